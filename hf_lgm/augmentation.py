@@ -1,0 +1,125 @@
+"""Random views of images: differentiable, batched, a function of (seed, step, image) and of nothing else."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from .randomness import seeded_generator
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How a random view is made of an image (paper, section 3.3).
+
+    Args:
+        flip (`bool`, *optional*, defaults to `True`): Mirror half of the views. Wrong for digits and text.
+        crop_scale (`tuple[float, float]`, *optional*, defaults to `(0.08, 1.0)`): Range of the cropped area, as a
+            share of the image. `(1, 1)` keeps the whole image.
+        crop_ratio (`tuple[float, float]`, *optional*, defaults to `(3/4, 4/3)`): Range of the crop's width over its
+            height, drawn log-uniformly.
+        noise_std (`float`, *optional*, defaults to 0.2): Standard deviation of the pixel noise, in units of [0, 1].
+        noise_mean (`float`, *optional*, defaults to 0.0): Mean of the pixel noise; 0.5 in the paper's first release.
+        noise_probability (`float`, *optional*, defaults to 0.5): Share of the views that get noise.
+    """
+
+    flip: bool = True
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    noise_std: float = 0.2
+    noise_mean: float = 0.0
+    noise_probability: float = 0.5
+
+    def without_noise(self) -> "ViewSettings":
+        """The views that a probe is trained on: flip and crop only."""
+        return replace(self, noise_probability=0.0)
+
+
+def random_views(
+    images: torch.Tensor,
+    image_ids: Sequence[int],
+    num_views: int,
+    size: int,
+    settings: ViewSettings,
+    seed: int,
+    step: int,
+    purpose: str = "views",
+) -> torch.Tensor:
+    """`num_views` random views of every image, of shape (n * num_views, 3, size, size), one image's views together.
+
+    Noise is not clamped, as in the paper. The views of one image depend on `seed`, `step`, `purpose` and its id, never
+    on the images beside it.
+
+    Args:
+        images (`torch.Tensor`): Shape (n, 3, height, width), values in [0, 1].
+        image_ids (`Sequence[int]`): Length n, the images' numbers in the whole set.
+        num_views (`int`): Views of each image.
+        size (`int`): Side of a view in pixels.
+        settings (`ViewSettings`): How views are made.
+        seed (`int`): The seed of the run.
+        step (`int`): Optimisation step: each one sees other views.
+        purpose (`str`, *optional*, defaults to `"views"`): Keeps the views of different uses apart.
+    """
+    n, channels = images.shape[:2]
+    if n == 0:
+        return images.new_zeros(0, channels, size, size)
+    generators = [seeded_generator(seed, purpose, step, image_id) for image_id in image_ids]
+    boxes = torch.stack([_crop_boxes(num_views, settings, g) for g in generators])  # (n, K, 4)
+    views = _crop(images, boxes.to(images), size)
+    if settings.noise_std == 0 and settings.noise_mean == 0 or settings.noise_probability == 0:
+        return views
+    noisy = torch.stack([torch.rand(num_views, generator=g) < settings.noise_probability for g in generators])
+    return views + _noise(views, noisy, settings, (seed, f"{purpose} noise", step), image_ids)
+
+
+def _crop_boxes(num_views: int, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
+    """Centres and half sides (x, y, w, h) of shape (num_views, 4), in [-1, 1] coordinates; w < 0 mirrors."""
+    area, ratio, x, y, mirror = torch.rand(5, num_views, generator=generator)
+    low, high = settings.crop_scale
+    area = low + (high - low) * area
+    low, high = (math.log(side) for side in settings.crop_ratio)
+    ratio = torch.exp(low + (high - low) * ratio)
+    width = (area * ratio).sqrt().clamp(max=1)
+    height = (area / ratio).sqrt().clamp(max=1)
+    x = (2 * x - 1) * (1 - width)
+    y = (2 * y - 1) * (1 - height)
+    if settings.flip:
+        width = torch.where(mirror < 0.5, -width, width)
+    return torch.stack([x, y, width, height], dim=1)
+
+
+def _crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """Bilinear crops of shape (n * K, 3, size, size), in one pass over each image.
+
+    The K grids of an image are stacked into one tall grid, so that the image is neither copied K times nor its
+    gradient summed over K copies.
+    """
+    n, num_views = boxes.shape[:2]
+    ticks = (torch.arange(size, dtype=images.dtype, device=images.device) * 2 + 1) / size - 1
+    x, y, width, height = boxes.unsqueeze(-1).unbind(dim=2)  # (n, K, 1) each
+    grid_x = (x + width * ticks)[:, :, None, :].expand(n, num_views, size, size)
+    grid_y = (y + height * ticks)[:, :, :, None].expand(n, num_views, size, size)
+    grid = torch.stack([grid_x, grid_y], dim=-1).reshape(n, num_views * size, size, 2)
+    crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    crops = crops.reshape(n, -1, num_views, size, size).transpose(1, 2)
+    return crops.reshape(n * num_views, -1, size, size)
+
+
+def _noise(
+    views: torch.Tensor,
+    noisy: torch.Tensor,
+    settings: ViewSettings,
+    key: tuple[int, str, int],
+    image_ids: Sequence[int],
+) -> torch.Tensor:
+    """Gaussian noise of the shape of `views` where `noisy` (n, K) says so, else zero; drawn on the views' device."""
+    seed, purpose, step = key
+    noise = torch.zeros_like(views).reshape(*noisy.shape, *views.shape[1:])
+    for row, image_id in enumerate(image_ids):
+        generator = seeded_generator(seed, purpose, step, image_id, device=views.device)
+        which = noisy[row].nonzero()[:, 0].to(views.device)
+        drawn = torch.randn(len(which), *views.shape[1:], generator=generator, dtype=views.dtype, device=views.device)
+        noise[row, which] = drawn * settings.noise_std + settings.noise_mean
+    return noise.reshape_as(views)

@@ -1,0 +1,57 @@
+"""What can be removed from a run without changing its result: progress, previews, the time-lapse."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .figures import grid, save_timelapse
+from .preprocessing import to_images
+
+_MAX_IMAGES = 100
+_FRAMES = 40
+
+
+class LossBar(ProgressCallback):
+    """A progress bar with the loss, steps per second and the time left."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Show the loss beside the bar instead of a line for each log."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}", levels=logs["levels"])
+        elif logs and any(key.startswith("eval_") for key in logs):
+            super().on_log(args, state, control, logs, **kwargs)
+
+
+class Timelapse(TrainerCallback):
+    """Keeps pictures of the images on the way and joins them to `timelapse.gif` at the end.
+
+    The frames lie in files, so that a resumed run has all of them. With several processes the pictures show the first
+    one's images.
+    """
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep one frame of `model`, the synthetic images."""
+        if not state.is_world_process_zero or state.global_step % max(1, state.max_steps // _FRAMES):
+            return
+        folder = _frame_folder(args)
+        folder.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            grid(to_images(kwargs["model"]()[:_MAX_IMAGES])).save(folder / f"{state.global_step:06d}.png")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the animation."""
+        frames = sorted(_frame_folder(args).glob("*.png"))
+        if state.is_world_process_zero and frames:
+            save_timelapse(frames, Path(args.output_dir or "") / "timelapse.gif")
+
+
+def _frame_folder(args: TrainingArguments) -> Path:
+    return Path(args.output_dir or "") / "runs" / "frames"

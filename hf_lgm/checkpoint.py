@@ -1,0 +1,146 @@
+"""Checkpoints that are whole or not there, that any number of processes can resume, and signals that ask for one."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerState
+
+from .synthetic import SyntheticImages
+
+_PREFIX = "checkpoint-"
+_TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on with the same bits.
+
+    Args:
+        tensors (`dict[str, torch.Tensor]`): `level.i`, `exp_avg.i` and `exp_avg_sq.i`, each of all n images, and
+            Adam's `step`.
+        state (`TrainerState`): Transformers' state, with the number of steps done.
+        identity (`dict`): Settings and data that decide the result.
+        seconds (`float`): Time spent on the steps so far.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    state: TrainerState
+    identity: dict[str, Any]
+    seconds: float
+
+    def save(self, output_dir: str | Path) -> Path:
+        """Write to `checkpoint-<step>`, under another name until it is whole."""
+        folder = Path(output_dir) / f"{_PREFIX}{self.state.global_step}"
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_file(self.tensors, temporary / _TENSORS)
+        self.state.save_to_json(str(temporary / _STATE))
+        run = {"seconds": self.seconds, "identity": self.identity}
+        (temporary / _RUN).write_text(json.dumps(run, indent=2))
+        for file in temporary.iterdir():  # on the disk before the name says so, in case the machine stops
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Checkpoint":
+        """Read one.
+
+        Raises:
+            FileNotFoundError: If the folder is not a checkpoint.
+        """
+        folder = Path(folder)
+        if not (folder / _TENSORS).is_file():
+            raise FileNotFoundError(
+                f"--resume_from_checkpoint: '{folder}' is no checkpoint; expected {_TENSORS} in it."
+            )
+        run = json.loads((folder / _RUN).read_text())
+        state = TrainerState.load_from_json(str(folder / _STATE))
+        return cls(load_file(folder / _TENSORS), state, run["identity"], run["seconds"])
+
+    def check_identity(self, identity: dict[str, Any]) -> None:
+        """Refuse to go on with other settings or data than those it was made with.
+
+        Raises:
+            ValueError: If they differ; the message names what, with both values.
+        """
+        now = json.loads(json.dumps(identity))
+        changed = [
+            f"{name}={self.identity.get(name)!r} there, {now.get(name)!r} now"
+            for name in sorted(self.identity.keys() | now.keys())
+            if self.identity.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f"The checkpoint at step {self.state.global_step} was made with other settings: {'; '.join(changed)}. "
+                "Give the same ones, another --output_dir, or --overwrite to start anew."
+            )
+
+
+def state_tensors(images: SyntheticImages, optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:
+    """One process's rows of everything that the steps change: each level with its two Adam moments."""
+    tensors = {}
+    for number, level in enumerate(images.levels):
+        adam = optimizer.state[level]
+        tensors[f"level.{number}"] = level.detach()
+        tensors[f"exp_avg.{number}"] = adam["exp_avg"]
+        tensors[f"exp_avg_sq.{number}"] = adam["exp_avg_sq"]
+    return tensors
+
+
+def load_state_tensors(
+    tensors: dict[str, torch.Tensor], rows: slice, images: SyntheticImages, optimizer: torch.optim.Adam
+) -> None:
+    """Put one process's rows of a checkpoint back; the images must have its number of levels."""
+    for number, level in enumerate(images.levels):
+        with torch.no_grad():
+            level.copy_(tensors[f"level.{number}"][rows])
+        moments = {name: tensors[f"{name}.{number}"][rows].to(level) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[level] = {"step": tensors["step"].clone(), **moments}
+
+
+def all_checkpoints(output_dir: str | Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    found = [path for path in Path(output_dir).glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def remove_old_checkpoints(output_dir: str | Path, keep: int | None) -> None:
+    """Leave the newest `keep`; all of them where it is `None`."""
+    if keep:
+        for folder in all_checkpoints(output_dir)[:-keep]:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def checkpoint_signals() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGUSR1 are noted in while the block runs, instead of what they did before."""
+    noted: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        noted.append(signum)
+
+    before = {}
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        try:
+            before[signum] = signal.signal(signum, note)
+        except ValueError:  # not in the main thread: signals are somebody else's
+            break
+    try:
+        yield noted
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,143 @@
+"""The table that a distilled set is judged by: real images of the same number, and what all of them give."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from .backbone import FrozenBackbone
+from .baselines import centroid_rows, random_rows, real_image_set
+from .data import LabelledImages
+from .distilled_set import DistilledSet
+from .features import extract_features
+from .figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
+from .probe import ProbeProtocol, ProbeResult, evaluate_probe, full_data_probe, nearest_class_mean
+
+# As many columns of the Markdown table as there are backbones follow this one.
+_TITLE = "trained on"
+
+
+@dataclass
+class Comparison:
+    """Accuracies of training sets through backbones.
+
+    Args:
+        sets (`dict[str, DistilledSet]`): The sets of a few images, by name; of random real images the first draw.
+        results (`list[ProbeResult]`): One for each set or reference and backbone.
+    """
+
+    sets: dict[str, DistilledSet]
+    results: list[ProbeResult]
+
+    def table(self) -> str:
+        """Top-1 in percent as a Markdown table: training sets × backbones, mean ± standard deviation over seeds."""
+        backbones = list(dict.fromkeys(result.backbone for result in self.results))
+        cells = {(r.training_set, r.backbone): f"{r.mean:.1f} ± {r.std:.1f}" for r in self.results}
+        names = list(dict.fromkeys(result.training_set for result in self.results))
+        rows = [[_TITLE, *map(_short, backbones)]]
+        rows += [[name, *(cells.get((name, backbone), "") for backbone in backbones)] for name in names]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        return "\n".join(lines)
+
+    def warnings(self) -> list[str]:
+        """Where a reader of the table should not be too pleased: transfer below a random real image."""
+        mean = {(result.training_set, result.backbone): result.mean for result in self.results}
+        return [
+            f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there."
+            for (name, backbone), value in mean.items()
+            if name.startswith("distilled") and value < mean.get(("random real images", backbone), 0)
+        ]
+
+    def save_picture(self, path: Path, backbone: str) -> Path:
+        """Random real images, central ones and the distilled above each other, each row with its top-1."""
+        class_names = next(iter(self.sets.values())).class_names
+        shown = evenly_sampled(len(class_names))
+        top1 = {r.training_set: f"{r.mean:.1f} % ± {r.std:.1f}" for r in self.results if r.backbone == backbone}
+        names = sorted(self.sets, key=lambda name: name.startswith("distilled"))
+        rows = [
+            ComparisonRow(_wrapped(name), first_of_each(self.sets[name].dataset, shown), top1[name]) for name in names
+        ]
+        return save_comparison(rows, [class_names[i] for i in shown], path)
+
+
+def compare(
+    distilled: dict[str, DistilledSet],
+    backbones: Sequence[FrozenBackbone],
+    train: LabelledImages,
+    evaluation: LabelledImages,
+    accelerator: Accelerator,
+    protocol: ProbeProtocol,
+    batch_size: int = 64,
+) -> Comparison:
+    """Distilled sets beside as many random and central real images, the nearest class mean, and all real images.
+
+    Args:
+        distilled (`dict[str, DistilledSet]`): Sets by name, made through the first backbone.
+        backbones (`Sequence[FrozenBackbone]`): The first one chooses the central images.
+        train ([`LabelledImages`]): What was distilled.
+        evaluation ([`LabelledImages`]): What is scored on.
+        accelerator (`accelerate.Accelerator`): Shares out the encoding of real images.
+        protocol ([`ProbeProtocol`]): How probes are trained; random images are drawn anew for each seed.
+        batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+    """
+    first = next(iter(distilled.values()))
+    config = {"settings": first.config.get("settings", {})}
+    classes, per_class = train.num_classes, len(first.dataset) // train.num_classes
+    size, ratio = first.dataset[0]["image"].width, backbones[0].preprocessing.resize_ratio
+    z = extract_features(backbones[0], train, accelerator, batch_size)
+    draws = [random_rows(train.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
+    random_sets = [real_image_set(train, rows, size, ratio, config) for rows in draws]
+    central = real_image_set(train, centroid_rows(z, train.labels, classes, per_class), size, ratio, config)
+    sets: dict[str, DistilledSet | list[DistilledSet]] = {
+        "random real images": random_sets,
+        "central real images": central,
+        **distilled,
+    }
+    results = []
+    for backbone in backbones:
+        for name, images in sets.items():
+            results.append(
+                evaluate_probe(
+                    backbone,
+                    images,
+                    evaluation,
+                    name=name,
+                    protocol=protocol,
+                    accelerator=accelerator,
+                    batch_size=batch_size,
+                )
+            )
+        results += _references(backbone, train, evaluation, accelerator, protocol, batch_size)
+    shown = {"random real images": random_sets[0], "central real images": central, **distilled}
+    return Comparison(shown, results)
+
+
+def _references(
+    backbone: FrozenBackbone,
+    train: LabelledImages,
+    evaluation: LabelledImages,
+    accelerator: Accelerator,
+    protocol: ProbeProtocol,
+    batch_size: int,
+) -> list[ProbeResult]:
+    """What all real images give through one backbone."""
+    device = accelerator.device
+    z, z_eval = (
+        extract_features(backbone, images, accelerator, batch_size).to(device) for images in (train, evaluation)
+    )
+    y, y_eval = train.labels.to(device), evaluation.labels.to(device)
+    return [
+        nearest_class_mean(backbone.name, z, y, z_eval, y_eval, train.num_classes),
+        full_data_probe(backbone.name, z, y, z_eval, y_eval, train.num_classes, protocol),
+    ]
+
+
+def _short(name: str) -> str:
+    return Path(name).name
+
+
+def _wrapped(name: str) -> str:
+    return name.replace(" real", "\nreal").replace(" from", "\nfrom")

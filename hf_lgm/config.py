@@ -1,0 +1,220 @@
+"""The settings of a distillation: `TrainingArguments`, with what linear gradient matching adds and what it forbids."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from transformers import TrainingArguments
+
+from .augmentation import ViewSettings
+from .synthetic import Parameterization
+
+Initialization = Literal["noise", "centroid", "random"]
+RealFeatures = Literal["cached", "online"]
+
+# Inherited fields that do what Transformers documents.
+HONOURED = (
+    "output_dir",
+    "max_steps",
+    "learning_rate",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "seed",
+    "bf16",
+    "use_cpu",
+    "logging_steps",
+    "logging_first_step",
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "run_name",
+    "project",
+    "disable_tqdm",
+    "log_level",
+    "log_level_replica",
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+    "resume_from_checkpoint",
+    "ddp_backend",
+    "ddp_timeout",
+    "local_rank",
+)
+
+_INSTEAD = {
+    "num_train_epochs": "max_steps",
+    "per_device_train_batch_size": "images_per_class and views_per_step, and chunk_size for memory",
+    "gradient_accumulation_steps": "chunk_size: the gradient is exact however it is chunked",
+    "auto_find_batch_size": "chunk_size",
+    "optim": "learning_rate: the method is Adam's",
+    "lr_scheduler_type": "learning_rate: it is constant",
+    "fp16": "bf16",
+    "data_seed": "seed: it decides the order of the data too",
+    "load_best_model_at_end": "nothing: choosing by evaluation would select on the test images",
+    "deepspeed": "plain data parallelism: there are no weights to shard",
+    "fsdp": "plain data parallelism: there are no weights to shard",
+}
+
+
+@dataclass
+class LGMConfig(TrainingArguments):
+    """What a distillation is made with.
+
+    Defaults that differ from `TrainingArguments`: `output_dir`, `max_steps`, `learning_rate`, `logging_steps`,
+    `save_steps`, `save_total_limit`, `per_device_eval_batch_size`. An inherited field that has no meaning here may not
+    be moved from its default: a `ValueError` names it and what to use instead.
+
+    Args:
+        images_per_class (`int`, *optional*, defaults to 1): Synthetic images of each class.
+        parameterization (`str`, *optional*, defaults to `"pyramid"`): `"pyramid"` (paper, section 3.2) or `"pixel"`.
+        growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
+        init (`str`, *optional*, defaults to `"noise"`): What the images start from: `"noise"`, the real image nearest
+            to its class mean (`"centroid"`), or a `"random"` real image of the class.
+        views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
+        flip (`bool`, *optional*, defaults to `True`): See [`ViewSettings`], also for the next three.
+        crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Likewise.
+        noise_std (`float`, *optional*, defaults to 0.2): Likewise.
+        noise_mean (`float`, *optional*, defaults to 0.0): Likewise.
+        real_features (`str`, *optional*, defaults to `"cached"`): `"cached"`: the centre views of all real images,
+            computed once, all of them in every step; `"online"`: a batch of random views in each step (the paper).
+        balance_classes (`bool`, *optional*, defaults to `True`): Let cached classes count equally, however many images
+            they have.
+        probe_std (`float`, *optional*, defaults to 0.01): Standard deviation of the random probe's weights. Zero
+            matches class means alone, which is SFM (arXiv 2602.05391).
+        chunk_size (`int`, *optional*): Synthetic images encoded at a time on each process; all of them where not
+            given. The result does not depend on it, memory does, and more than one chunk costs a second forward pass.
+        eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
+        eval_learning_rate (`float`, *optional*, defaults to 1e-3): Learning rate of these probes.
+
+    Raises:
+        ValueError: If a value is out of its range, or an inherited field without meaning was moved.
+    """
+
+    output_dir: str = field(default="outputs/lgm", metadata={"help": "Where everything is written."})
+    max_steps: int = field(default=300, metadata={"help": "Optimisation steps."})
+    learning_rate: float = field(default=1e-2, metadata={"help": "Adam's learning rate on the image parameters."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
+    save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep; the oldest go first."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass without gradient."})
+
+    images_per_class: int = field(default=1, metadata={"help": "Synthetic images of each class."})
+    parameterization: Parameterization = field(
+        default="pyramid", metadata={"help": "'pyramid': levels that join coarse to fine; 'pixel': plain pixels."}
+    )
+    growth_share: float = field(
+        default=0.32, metadata={"help": "Share of the run in which the pyramid's levels are added."}
+    )
+    init: Initialization = field(
+        default="noise",
+        metadata={"help": "Start from 'noise', the 'centroid' real image of the class, or a 'random' real one."},
+    )
+    views_per_step: int = field(default=10, metadata={"help": "Random views of each synthetic image in each step."})
+    flip: bool = field(default=True, metadata={"help": "Mirror half of the views; wrong for digits and text."})
+    crop_scale: list[float] = field(
+        default_factory=lambda: [0.08, 1.0], metadata={"help": "Smallest and largest area of a view, as shares."}
+    )
+    noise_std: float = field(default=0.2, metadata={"help": "Noise that half of the views get, in units of [0, 1]."})
+    noise_mean: float = field(default=0.0, metadata={"help": "Mean of that noise; 0.5 in the paper's first release."})
+    real_features: RealFeatures = field(
+        default="cached",
+        metadata={
+            "help": "'cached': all real images in every step, encoded once; 'online': the paper's random batches."
+        },
+    )
+    balance_classes: bool = field(
+        default=True, metadata={"help": "Let cached classes count equally, whatever their size."}
+    )
+    probe_std: float = field(default=0.01, metadata={"help": "Standard deviation of the random probe; 0 is SFM."})
+    chunk_size: int | None = field(
+        default=None, metadata={"help": "Synthetic images encoded at a time: less memory, same result, more time."}
+    )
+    eval_seeds: int = field(default=5, metadata={"help": "Probes that an accuracy is the mean of."})
+    eval_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of these probes."})
+
+    def __post_init__(self) -> None:
+        self._check_inherited_fields()
+        self._check_values()
+        super().__post_init__()
+        if self.eval_strategy == "epoch" or self.save_strategy in ("epoch", "best"):
+            raise ValueError(
+                "There are no epochs and nothing is selected: eval_strategy and save_strategy are no or steps."
+            )
+
+    @classmethod
+    def paper(cls, **overrides: Any) -> "LGMConfig":
+        """The paper's protocol: 5,000 steps on random batches of real views, counted as they come."""
+        settings = {
+            "max_steps": 5000,
+            "learning_rate": 2e-3,
+            "real_features": "online",
+            "balance_classes": False,
+            "save_steps": 500,
+        }
+        return cls(**{**settings, **overrides})
+
+    @property
+    def views(self) -> ViewSettings:
+        """How views of the synthetic images are made."""
+        low, high = self.crop_scale
+        return ViewSettings(self.flip, (low, high), noise_std=self.noise_std, noise_mean=self.noise_mean)
+
+    def own_settings(self) -> dict[str, Any]:
+        """Everything that decides the result, as it goes into files: no paths, no logging."""
+        names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in _parent_fields()]
+        inherited = ["max_steps", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "bf16"]
+        without = (
+            "output_dir",
+            "logging_steps",
+            "save_steps",
+            "save_total_limit",
+            "chunk_size",
+            "eval_seeds",
+            "eval_learning_rate",
+        )
+        return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
+
+    def _check_inherited_fields(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.name in HONOURED or f.name not in _parent_fields():
+                continue
+            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            if getattr(self, f.name) != default:
+                instead = _INSTEAD.get(f.name)
+                advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
+                raise ValueError(f"LGMConfig does not take {f.name}={getattr(self, f.name)!r}; {advice}.")
+
+    def _check_values(self) -> None:
+        for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}.")
+        for name, choices in (
+            ("parameterization", Parameterization),
+            ("init", Initialization),
+            ("real_features", RealFeatures),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(choices))}, found {getattr(self, name)!r}."
+                )
+        if not 0 <= self.growth_share <= 1:
+            raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale must be two areas 0 < smallest <= largest <= 1, found {self.crop_scale}.")
+        for name in ("noise_std", "probe_std", "learning_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")
+
+
+def ignored_fields() -> set[str]:
+    """Inherited fields that may not be moved from their default."""
+    return _parent_fields() - set(HONOURED)
+
+
+def _parent_fields() -> set[str]:
+    return {f.name for f in dataclasses.fields(TrainingArguments)}

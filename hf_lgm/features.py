@@ -1,0 +1,240 @@
+"""Features of real images: computed once and kept on disk, or anew for every step as in the paper."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import PIL
+import torch
+import transformers
+from accelerate import Accelerator
+from huggingface_hub import cached_assets_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from .augmentation import ViewSettings, random_views
+from .backbone import FrozenBackbone
+from .data import LabelledImages
+from .objectives import LabelledFeatures, uniform_weights
+from .parallel import gather_rows, owned_range
+from .preprocessing import square, to_tensor
+from .randomness import seeded_generator
+
+logger = logging.getLogger(__name__)
+
+# An interrupted extraction loses at most this many images.
+_SHARD_ROWS = 1024
+
+
+class SquareImages(Dataset):
+    """Rows of a split as 8-bit tensors of shape (3, size, size), centre cropped.
+
+    Args:
+        images ([`LabelledImages`]): The split.
+        size (`int`): Side in pixels.
+        resize_ratio (`float`): See [`Preprocessing`].
+    """
+
+    def __init__(self, images: LabelledImages, size: int, resize_ratio: float) -> None:
+        self.images = images
+        self.size = size
+        self.resize_ratio = resize_ratio
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return to_tensor(square(self.images.image(row), self.size, self.resize_ratio))
+
+
+def extract_features(
+    backbone: FrozenBackbone,
+    images: LabelledImages,
+    accelerator: Accelerator,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    cache_dir: str | Path | None = None,
+) -> torch.Tensor:
+    """Features of the centre view of every image, of shape (N, D) on the CPU, in the backbone's precision.
+
+    They are kept in shards under the Hugging Face assets cache, under a key made of all that decides them. A second
+    call reads them, a killed one goes on, and a shard whose checksum is wrong is computed again. Processes share the
+    work.
+
+    Args:
+        backbone ([`FrozenBackbone`]): On the accelerator's device.
+        images ([`LabelledImages`]): N images.
+        accelerator (`accelerate.Accelerator`): Says which process this is.
+        batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
+        cache_dir (`str` or `Path`, *optional*): Another place for the cache.
+    """
+    key = _cache_key(backbone, images)
+    root = Path(cache_dir) if cache_dir else cached_assets_path("hf_lgm", "features")
+    folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "key.json").write_text(json.dumps(key, indent=2))
+    starts = range(0, len(images), _SHARD_ROWS)
+    shards: dict[int, torch.Tensor] = {}
+    mine = [start for start in starts if start // _SHARD_ROWS % accelerator.num_processes == accelerator.process_index]
+    _fill(shards, mine, folder, backbone, images, batch_size, num_workers)
+    accelerator.wait_for_everyone()
+    _fill(shards, starts, folder, backbone, images, batch_size, num_workers)  # what other processes have computed
+    return torch.cat([shards[start] for start in starts])
+
+
+def _fill(
+    shards: dict[int, torch.Tensor],
+    starts: "range | list[int]",
+    folder: Path,
+    backbone: FrozenBackbone,
+    images: LabelledImages,
+    batch_size: int,
+    num_workers: int,
+) -> None:
+    """Read the shards that begin at `starts`, computing and keeping those that are not there."""
+    for start in starts:
+        if start not in shards and (found := _read_shard(folder, start, len(images), backbone.dim)) is not None:
+            shards[start] = found
+    missing = [start for start in starts if start not in shards]
+    bar = tqdm(total=len(missing) * _SHARD_ROWS, desc=f"features of {backbone.name}", unit="img", disable=not missing)
+    for start in missing:
+        rows = torch.arange(start, min(start + _SHARD_ROWS, len(images)))
+        shards[start] = _encode(backbone, images.select(rows), batch_size, num_workers, bar)
+        _write_shard(_shard_path(folder, start), shards[start])
+    bar.close()
+
+
+@torch.no_grad()
+def _encode(
+    backbone: FrozenBackbone, images: LabelledImages, batch_size: int, num_workers: int, bar: tqdm
+) -> torch.Tensor:
+    pixels = SquareImages(images, backbone.image_size, backbone.preprocessing.resize_ratio)
+    features = []
+    for batch in DataLoader(pixels, batch_size, num_workers=num_workers):
+        features.append(backbone(batch.to(backbone.mean.device).to(backbone.mean.dtype) / 255).cpu())
+        bar.update(len(batch))
+    return torch.cat(features)
+
+
+def _cache_key(backbone: FrozenBackbone, images: LabelledImages) -> dict[str, str]:
+    return {
+        "backbone": backbone.fingerprint,
+        "images": images.fingerprint,
+        "image_column": images.image_column,
+        "device": backbone.mean.device.type,
+        "dtype": str(backbone.dtype),
+        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, Pillow {PIL.__version__}",
+    }
+
+
+def _shard_path(folder: Path, start: int) -> Path:
+    return folder / f"shard-{start // _SHARD_ROWS:05d}.safetensors"
+
+
+def _checksum(z: torch.Tensor) -> str:
+    return hashlib.sha256(z.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _write_shard(path: Path, z: torch.Tensor) -> None:
+    """Write under another name first: a file that is there is whole."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({"z": z}, temporary, {"sha256": _checksum(z)})
+    os.replace(temporary, path)
+
+
+def _read_shard(folder: Path, start: int, total: int, dim: int) -> torch.Tensor | None:
+    """A shard of shape (rows, dim), or `None` if it is missing or damaged."""
+    path = _shard_path(folder, start)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            z, metadata = file.get_tensor("z"), file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        logger.warning("Computing the damaged feature shard %s again (%s)", path, error)
+        return None
+    if z.shape != (min(_SHARD_ROWS, total - start), dim) or metadata.get("sha256") != _checksum(z):
+        logger.warning("Computing the feature shard %s again: its checksum is wrong", path)
+        return None
+    return z
+
+
+class OnlineFeatures:
+    """The paper's real side: for each step a batch of real images, one random view of each.
+
+    Real images are resized and randomly cropped to the side of the synthetic ones, then viewed like them. Every image
+    is used once per epoch, and the last, incomplete batch is dropped.
+
+    Args:
+        backbone ([`FrozenBackbone`]): On the accelerator's device.
+        images ([`LabelledImages`]): N images.
+        batch_size (`int`): Images per step; at most N.
+        views ([`ViewSettings`]): How views are made.
+        seed (`int`): Decides the order and the views.
+        accelerator (`accelerate.Accelerator`): Processes share each batch.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
+    """
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        images: LabelledImages,
+        batch_size: int,
+        views: ViewSettings,
+        seed: int,
+        accelerator: Accelerator,
+        num_workers: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.images = images
+        self.batch_size = min(batch_size, len(images))
+        self.views = views
+        self.seed = seed
+        self.accelerator = accelerator
+        self.num_workers = num_workers
+
+    def rows(self, step: int) -> torch.Tensor:
+        """The rows of one step's batch, of shape (batch_size,)."""
+        epoch, batch = divmod(step, len(self.images) // self.batch_size)
+        order = torch.randperm(len(self.images), generator=seeded_generator(self.seed, "order", epoch))
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    @torch.no_grad()
+    def batches(self, first_step: int, last_step: int) -> Iterator[LabelledFeatures]:
+        """The real features of each step from `first_step` up to, not including, `last_step`."""
+        mine = owned_range(self.batch_size, self.accelerator.process_index, self.accelerator.num_processes)
+        steps = range(first_step, last_step)
+        own_rows = [self.rows(step)[mine.start : mine.stop].tolist() for step in steps]
+        pixels = _RandomSquares(self.images, self.backbone, self.seed)
+        keyed = [[(step, row) for row in rows] for step, rows in zip(steps, own_rows, strict=True)]
+        loader = DataLoader(pixels, batch_sampler=keyed, num_workers=self.num_workers)
+        for step, rows, batch in zip(steps, own_rows, loader, strict=True):
+            batch = batch.to(self.backbone.mean.device).to(self.backbone.mean.dtype) / 255
+            views = random_views(batch, rows, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
+            z = gather_rows(self.accelerator, self.backbone(views), self.batch_size)
+            y = self.images.labels[self.rows(step)].to(z.device)
+            yield LabelledFeatures(z, y, uniform_weights(y))
+
+
+class _RandomSquares(Dataset):
+    """A random square of the synthetic images' side out of the resized image in (step, row)."""
+
+    def __init__(self, images: LabelledImages, backbone: FrozenBackbone, seed: int) -> None:
+        self.images = images
+        self.size = backbone.preprocessing.synthetic_size
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        image = self.images.image(key[1])
+        scale = self.size / min(image.size)
+        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        x, y = torch.rand(2, generator=seeded_generator(self.seed, "real crop", *key)).tolist()
+        left, top = int(x * (width - self.size + 1)), int(y * (height - self.size + 1))
+        image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        return to_tensor(image.crop((left, top, left + self.size, top + self.size)))

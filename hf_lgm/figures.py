@@ -1,0 +1,88 @@
+"""The pictures: a grid of the synthetic images, a comparison with real ones, the time-lapse of a run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from diffusers.utils import export_to_gif, make_image_grid
+from PIL import Image, ImageDraw, ImageFont
+
+# Optimised images hardly compress: this many pixels of three bytes each stay under 2 MB as a PNG.
+_PREVIEW_PIXELS = 640_000
+_MAX_COLUMNS = 10
+_CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER = 96, 4, 150, 110, 24
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One row of the comparison: what it shows, one image per class shown, and its accuracy in words."""
+
+    title: str
+    images: Sequence[Image.Image]
+    score: str
+
+
+def save_preview(dataset: Dataset, path: Path) -> Path:
+    """A grid of all images of a set, at most 2 MB, however many there are."""
+    images = [image.convert("RGB") for image in dataset["image"][:]]
+    grid(images, max_pixels=_PREVIEW_PIXELS).save(path, optimize=True)
+    return path
+
+
+def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.Image:
+    """Images in rows of ten, or in a square where they are more than a hundred; shrunk to fit `max_pixels`."""
+    columns = max(min(_MAX_COLUMNS, len(images)), math.isqrt(len(images) - 1) + 1 if len(images) > 100 else 1)
+    rows = math.ceil(len(images) / columns)
+    side = images[0].width
+    if max_pixels:
+        side = max(1, min(side, math.isqrt(max_pixels // (rows * columns))))
+    blank = [Image.new("RGB", images[0].size, "white")] * (rows * columns - len(images))
+    return make_image_grid([*images, *blank], rows, columns, resize=side)
+
+
+def evenly_sampled(num_classes: int, limit: int = 10) -> list[int]:
+    """Up to `limit` class indices, evenly spread."""
+    shown = min(num_classes, limit)
+    return [i * num_classes // shown for i in range(shown)]
+
+
+def first_of_each(dataset: Dataset, classes: Sequence[int]) -> list[Image.Image]:
+    """The first image of each of these classes."""
+    labels = torch.tensor(dataset["label"][:])
+    rows = [int((labels == label).nonzero()[0, 0]) for label in classes]
+    return [dataset[row]["image"].convert("RGB") for row in rows]
+
+
+def save_comparison(rows: Sequence[ComparisonRow], class_names: Sequence[str], path: Path) -> Path:
+    """The rows above each other, class names on top, accuracies at the end."""
+    width = _LABEL_WIDTH + len(class_names) * (_CELL + _GAP) + _SCORE_WIDTH
+    canvas = Image.new("RGB", (width, _HEADER + len(rows) * (_CELL + _GAP)), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
+    for column, name in enumerate(class_names):
+        draw.text((_LABEL_WIDTH + column * (_CELL + _GAP), 4), _fitted(name, font), fill="black", font=font)
+    for number, row in enumerate(rows):
+        top = _HEADER + number * (_CELL + _GAP)
+        draw.multiline_text((4, top + _CELL // 3), row.title, fill="black", font=font)
+        for column, image in enumerate(row.images):
+            enlarged = image.resize((_CELL, _CELL), Image.Resampling.BICUBIC)
+            canvas.paste(enlarged, (_LABEL_WIDTH + column * (_CELL + _GAP), top))
+        draw.multiline_text((width - _SCORE_WIDTH + 8, top + _CELL // 3), row.score, fill="black", font=font)
+    canvas.save(path)
+    return path
+
+
+def save_timelapse(frames: Sequence[Path], path: Path, fps: int = 10) -> Path:
+    """An animated GIF of pictures of one size."""
+    return Path(export_to_gif([Image.open(frame).convert("RGB") for frame in frames], str(path), fps=fps))
+
+
+def _fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
+    """The text, cut to a cell's width."""
+    if font.getlength(text) <= _CELL:
+        return text
+    while text and font.getlength(text + "…") > _CELL:
+        text = text[:-1]
+    return text + "…"

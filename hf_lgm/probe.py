@@ -1,0 +1,232 @@
+"""Linear probes: trained on a set of images, scored on real ones, over seeds."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from datasets import Dataset
+
+from .augmentation import ViewSettings, random_views
+from .backbone import FrozenBackbone
+from .data import LabelledImages
+from .distilled_set import DistilledSet
+from .features import extract_features
+from .loading import align_classes
+from .randomness import seeded_generator
+
+# Rows that one step of a probe sees at most; a larger training set is drawn from at random in each step.
+_MAX_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class ProbeProtocol:
+    """How a probe is trained: Adam with a cosine schedule, on views made and encoded once.
+
+    The paper trains on fresh views for 1,000 epochs at a learning rate of 1e-3 * batch / 256, which for ten images is
+    3.9e-5 and has not converged by then.
+
+    Args:
+        steps (`int`, *optional*, defaults to 1000): Updates.
+        learning_rate (`float`, *optional*, defaults to 1e-3): At the start.
+        views (`int`, *optional*, defaults to 32): Random views of each image, flip and crop only.
+        seeds (`int`, *optional*, defaults to 5): Probes, each with its own start and views.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    views: int = 32
+    seeds: int = 5
+
+    @property
+    def description(self) -> str:
+        """The protocol in a few words, for tables and files."""
+        return f"probe: {self.steps} Adam steps, lr {self.learning_rate:g}, cosine, {self.views} cached views"
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracies of one training set through one backbone, in percent.
+
+    Args:
+        training_set (`str`): What was trained on.
+        backbone (`str`): What it was seen through.
+        protocol (`str`): How the accuracy was found.
+        accuracies (`dict[str, list[float]]`): For each metric (`top-1`, and `top-5` with more than five classes) one
+            value per seed.
+    """
+
+    training_set: str
+    backbone: str
+    protocol: str
+    accuracies: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1 over the seeds."""
+        return self.rows()[0]["mean"]
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of top-1 over the seeds; 0 for one."""
+        return self.rows()[0]["std"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per metric, as `results.json` holds them."""
+        rows = []
+        for metric, values in self.accuracies.items():
+            tensor = torch.tensor(values, dtype=torch.float64)
+            std = tensor.std().item() if len(values) > 1 else 0.0
+            described = {name: getattr(self, name) for name in ("training_set", "backbone", "protocol")}
+            numbers = {"mean": round(tensor.mean().item(), 2), "std": round(std, 2), "n_seeds": len(values)}
+            rows.append({**described, "metric": metric, **numbers})
+        return rows
+
+
+def evaluate_probe(
+    backbone: FrozenBackbone | str,
+    train_set: DistilledSet | Sequence[DistilledSet],
+    eval_dataset: LabelledImages | Dataset,
+    *,
+    name: str = "distilled",
+    protocol: ProbeProtocol | None = None,
+    views: ViewSettings | None = None,
+    accelerator: Accelerator | None = None,
+    batch_size: int = 64,
+) -> ProbeResult:
+    """Accuracy of linear probes that are trained on a small set of images.
+
+    Args:
+        backbone ([`FrozenBackbone`] or `str`): What the probe sees through.
+        train_set ([`DistilledSet`], or one for each seed): What it is trained on.
+        eval_dataset ([`LabelledImages`] or `datasets.Dataset`): Real images to score on, with the same classes.
+        name (`str`, *optional*, defaults to `"distilled"`): What tables call the set.
+        protocol ([`ProbeProtocol`], *optional*): How it is trained.
+        views ([`ViewSettings`], *optional*): Views to train on; defaults to those that the set was made with.
+        accelerator (`accelerate.Accelerator`, *optional*): Shares out the encoding of the real images.
+        batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+
+    Raises:
+        ValueError: If the classes of the two differ.
+    """
+    protocol = protocol or ProbeProtocol()
+    accelerator = accelerator or Accelerator()
+    sets = [train_set] * protocol.seeds if isinstance(train_set, DistilledSet) else list(train_set)
+    if isinstance(backbone, str):
+        backbone = FrozenBackbone.from_pretrained(backbone)
+    backbone.to(accelerator.device)
+    real = align_classes(LabelledImages.wrap(eval_dataset), sets[0].class_names)
+    views = (views or sets[0].views).without_noise()
+    z = torch.stack(
+        [_view_features(backbone, s, protocol.views, views, seed, batch_size) for seed, s in enumerate(sets)]
+    )
+    y = sets[0].labels.repeat_interleave(protocol.views).to(z.device)
+    z_eval = extract_features(backbone, real, accelerator, batch_size).to(z)
+    scores = probe_accuracies(z, y, z_eval, real.labels.to(z.device), real.num_classes, protocol)
+    return ProbeResult(name, backbone.name, protocol.description, scores)
+
+
+def full_data_probe(
+    backbone_name: str,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    z_eval: torch.Tensor,
+    y_eval: torch.Tensor,
+    num_classes: int,
+    protocol: ProbeProtocol,
+) -> ProbeResult:
+    """The ceiling: the same probe trained on the centre views of all real images, features of shape (N, D)."""
+    z_seeds = z.expand(protocol.seeds, *z.shape)
+    scores = probe_accuracies(z_seeds, y, z_eval, y_eval, num_classes, protocol)
+    description = dataclasses.replace(protocol, views=1).description.replace("1 cached views", "centre views")
+    return ProbeResult("all real images", backbone_name, description, scores)
+
+
+def nearest_class_mean(
+    backbone_name: str, z: torch.Tensor, y: torch.Tensor, z_eval: torch.Tensor, y_eval: torch.Tensor, num_classes: int
+) -> ProbeResult:
+    """Accuracy of the class whose mean real feature is nearest: what matching class means can reach at best."""
+    logits = -torch.cdist(z_eval.float(), class_means(z, y, num_classes))
+    return ProbeResult("nearest class mean", backbone_name, "no training", _scores(logits[None], y_eval))
+
+
+def class_means(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Mean feature of each class, of shape (C, D)."""
+    onehot = F.one_hot(y, num_classes).to(torch.float32)
+    return onehot.T @ z.float() / onehot.sum(dim=0)[:, None]
+
+
+def probe_accuracies(
+    z: torch.Tensor,
+    y: torch.Tensor,
+    z_eval: torch.Tensor,
+    y_eval: torch.Tensor,
+    num_classes: int,
+    protocol: ProbeProtocol,
+) -> dict[str, list[float]]:
+    """Top-1 (and top-5) in percent of one probe per seed.
+
+    Args:
+        z (`torch.Tensor`): Shape (seeds, M, D), the features each probe is trained on.
+        y (`torch.Tensor`): Shape (M,), their classes.
+        z_eval (`torch.Tensor`): Shape (N, D).
+        y_eval (`torch.Tensor`): Shape (N,).
+        num_classes (`int`): C.
+        protocol ([`ProbeProtocol`]): How they are trained.
+    """
+    W, b = train_probes(z.float(), y, num_classes, protocol)
+    return _scores(torch.einsum("nd,scd->snc", z_eval.float(), W) + b[:, None], y_eval)
+
+
+def train_probes(
+    z: torch.Tensor, y: torch.Tensor, num_classes: int, protocol: ProbeProtocol
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of shape (seeds, C, D) and biases of shape (seeds, C) of probes trained side by side.
+
+    Their losses are summed, so that each is trained as if it were alone.
+    """
+    seeds, rows, dim = z.shape
+    starts = [torch.randn(num_classes, dim, generator=seeded_generator(seed, "probe start")) for seed in range(seeds)]
+    W = (0.01 * torch.stack(starts)).to(z).requires_grad_()
+    b = z.new_zeros(seeds, num_classes).requires_grad_()
+    optimizer = torch.optim.Adam([W, b], lr=protocol.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.steps)
+    order = seeded_generator(0, "probe rows")
+    for _ in range(protocol.steps):
+        z_step, y_step = z, y
+        if rows > _MAX_ROWS:
+            drawn = torch.randint(rows, (_MAX_ROWS,), generator=order).to(z.device)
+            z_step, y_step = z[:, drawn], y[drawn]
+        logits = torch.einsum("smd,scd->smc", z_step, W) + b[:, None]
+        loss = F.cross_entropy(logits.flatten(0, 1), y_step.repeat(seeds), reduction="sum") / len(y_step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return W.detach(), b.detach()
+
+
+@torch.no_grad()
+def _view_features(
+    backbone: FrozenBackbone, images: DistilledSet, num_views: int, views: ViewSettings, seed: int, batch_size: int
+) -> torch.Tensor:
+    """Features of shape (n * num_views, D), one image's views together."""
+    pixels, features = images.pixels(), []
+    images_per_batch = max(1, batch_size // num_views)
+    for ids in torch.arange(len(pixels)).split(images_per_batch):
+        chunk = pixels[ids].to(backbone.mean)
+        crops = random_views(chunk, ids.tolist(), num_views, backbone.image_size, views, seed, 0, "probe views")
+        features.append(backbone(crops).float())
+    return torch.cat(features)
+
+
+def _scores(logits: torch.Tensor, y: torch.Tensor) -> dict[str, list[float]]:
+    """Top-1, and top-5 where there are more than five classes, of logits of shape (seeds, N, C), in percent."""
+    best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == y[None, :, None]
+    scores = {"top-1": (100 * best[..., 0].double().mean(dim=1)).tolist()}
+    if logits.shape[-1] > 5:
+        scores["top-5"] = (100 * best.any(dim=-1).double().mean(dim=1)).tolist()
+    return scores

@@ -1,0 +1,146 @@
+"""The part of a distillation that any optimisation has: logs, checkpoints, signals, going on where it stopped."""
+
+import logging
+import os
+import signal
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler
+
+from .checkpoint import (
+    Checkpoint,
+    all_checkpoints,
+    load_state_tensors,
+    remove_old_checkpoints,
+    state_tensors,
+)
+from .config import LGMConfig
+from .parallel import gather_rows
+from .synthetic import SyntheticImages
+
+logger = logging.getLogger(__name__)
+
+
+class ResumableRun(ABC):
+    """What [`LGMDistiller`] does between its steps. Not to be used alone: the method is in the subclass."""
+
+    args: LGMConfig
+    accelerator: Accelerator
+    images: SyntheticImages
+    optimizer: torch.optim.Adam
+    state: TrainerState
+    control: TrainerControl
+    callback_handler: CallbackHandler
+    labels: torch.Tensor
+    owned: range
+    seconds: float
+    _bad_step: torch.Tensor
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the images as they are now."""
+
+    @abstractmethod
+    def _initialize_images(self) -> None:
+        """Put the images where a new run begins."""
+
+    def _new_optimizer(self) -> torch.optim.Adam:
+        """Adam, without memory."""
+        args = self.args
+        betas = (args.adam_beta1, args.adam_beta2)
+        return torch.optim.Adam(self.images.parameters(), args.learning_rate, betas, args.adam_epsilon)
+
+    @abstractmethod
+    def _identity(self) -> dict[str, Any]:
+        """Everything that has to be the same for a resumed run to give the same bits."""
+
+    def _log_evaluate_save(self, loss: torch.Tensor, signals: list[int]) -> None:
+        """What the callbacks asked for, and the checkpoint that a signal asks for."""
+        alone = self.accelerator.num_processes == 1
+        if self.control.should_log or self.control.should_save:
+            self._check_finite()
+        if self.control.should_log:
+            self._log({"loss": loss.item(), "levels": len(self.images.levels)})
+        if self.control.should_evaluate:
+            self.evaluate()
+        if (alone or self.control.should_log) and (signum := self._agreed_signal(signals)):
+            logger.warning("Signal %d: saved %s", signum, self._save_checkpoint())
+            signals.clear()
+            if signum == signal.SIGTERM:  # die of it, as the sender expects
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
+        elif self.control.should_save:
+            self._save_checkpoint()
+
+    def _agreed_signal(self, signals: list[int]) -> int:
+        """The signal that any process was sent, 0 for none; they do not arrive everywhere in the same step."""
+        own = torch.tensor([max(signals, default=0)], device=self.accelerator.device)
+        return int(self.accelerator.gather(own).max())
+
+    def _log(self, logs: dict[str, float]) -> None:
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def _watch(self, loss: torch.Tensor, step: int) -> None:
+        """Note the first step whose loss is not finite, on the device, so that no step waits for it."""
+        self._bad_step = torch.where((self._bad_step < 0) & ~loss.isfinite(), step, self._bad_step)
+
+    def _check_finite(self) -> None:
+        """Stop at what was noted, whenever something is logged or saved."""
+        if int(self._bad_step) >= 0:
+            saved = all_checkpoints(self.args.output_dir)
+            raise FloatingPointError(
+                f"The loss is not a finite number any more in step {int(self._bad_step)}. "
+                f"Last good checkpoint: {saved[-1] if saved else 'none'}. Try a smaller --learning_rate."
+            )
+
+    def _start(self, resume_from_checkpoint: str | Path | bool | None) -> None:
+        """Begin at step 0, or where a checkpoint stopped."""
+        args = self.args
+        resume_from_checkpoint = resume_from_checkpoint or args.resume_from_checkpoint
+        folder = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
+        if resume_from_checkpoint in (True, "auto"):
+            folder = next(reversed(all_checkpoints(args.output_dir)), None)
+        if folder:
+            self._restore(Checkpoint.load(folder))
+            logger.info("Going on at step %d from %s", self.state.global_step, folder)
+        else:
+            self.state = TrainerState()
+            self._initialize_images()
+        self._bad_step = torch.tensor(-1, device=self.accelerator.device)
+        self.state.max_steps = args.max_steps
+        self.state.compute_steps(args, args.max_steps)
+        self.state.is_world_process_zero = self.accelerator.is_main_process
+        self.state.is_local_process_zero = self.accelerator.is_local_main_process
+
+    def _save_checkpoint(self) -> Path:
+        """Write what all processes own; every process must call it."""
+        rows = state_tensors(self.images, self.optimizer)
+        tensors = {name: gather_rows(self.accelerator, t, len(self.labels)).cpu() for name, t in rows.items()}
+        tensors["step"] = self.optimizer.state[self.images.levels[0]]["step"].cpu()
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise FloatingPointError(
+                f"The images are not finite any more at step {self.state.global_step}: nothing is saved over the last "
+                "good checkpoint. Try a smaller --learning_rate."
+            )
+        if self.accelerator.is_main_process:
+            Checkpoint(tensors, self.state, self._identity(), self.seconds).save(self.args.output_dir)
+            remove_old_checkpoints(self.args.output_dir, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        return folder
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Take this process's slice of a checkpoint, whatever number of processes wrote it."""
+        checkpoint.check_identity(self._identity())
+        self.images.set_num_levels(sum(name.startswith("level.") for name in checkpoint.tensors))
+        self.optimizer = self._new_optimizer()
+        rows = slice(self.owned.start, self.owned.stop)
+        load_state_tensors(checkpoint.tensors, rows, self.images, self.optimizer)
+        self.state, self.seconds = checkpoint.state, checkpoint.seconds

@@ -1,0 +1,104 @@
+"""The images that are learned: parameters of a pyramid (or of plain pixels), decoded to values in [0, 1]."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .randomness import seeded_generator
+
+Parameterization = Literal["pyramid", "pixel"]
+
+# Colour statistics of natural images (Olah et al., "Feature Visualization", 2017), as in the paper's section 3.2: rows
+# are the red, green and blue that one unit of each decorrelated channel gives.
+_COLOUR = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]], dtype=torch.float64)
+_COLOUR = _COLOUR / _COLOUR.norm(dim=0).max()
+
+# The nearest that a picture given as a start may come to black and white, where the sigmoid has no finite inverse.
+_MARGIN = 1 / 255
+
+
+def pyramid_sides(size: int) -> list[int]:
+    """Sides of all levels, coarse to fine: powers of two, and at last the image's own side."""
+    sides = [1]
+    while sides[-1] * 2 < size:
+        sides.append(sides[-1] * 2)
+    return sides if size == 1 else [*sides, size]
+
+
+class SyntheticImages(nn.Module):
+    """A slice of the synthetic images of one run, as parameters.
+
+    An image is `sigmoid(2 * M * sum of upsampled levels)` with the colour matrix M (paper, section 3.2). A new pyramid
+    has its 1 x 1 level only; [`~SyntheticImages.grow`] adds the next one. Plain pixels are a pyramid of one level.
+
+    Args:
+        image_ids (`Sequence[int]`): Length n, the images' numbers in the whole set. They decide the noise an image
+            starts with, so that slices of a set are the same however it is sliced.
+        size (`int`): Side of the images in pixels.
+        seed (`int`): The seed of the run.
+        parameterization (`str`, *optional*, defaults to `"pyramid"`): `"pyramid"` or `"pixel"`.
+    """
+
+    def __init__(
+        self, image_ids: Sequence[int], size: int, seed: int, parameterization: Parameterization = "pyramid"
+    ) -> None:
+        super().__init__()
+        self.colour: torch.Tensor
+        self.image_ids = list(image_ids)
+        self.size = size
+        self.seed = seed
+        self.sides = pyramid_sides(size) if parameterization == "pyramid" else [size]
+        self.levels = nn.ParameterList()
+        self.register_buffer("colour", _COLOUR.float(), persistent=False)
+        self.grow()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all levels are there."""
+        return len(self.levels) == len(self.sides)
+
+    def grow(self) -> None:
+        """Add the next finer level: o levels before are scaled by o / (o + 1), the new noise by 1 / (o + 1)."""
+        old = len(self.levels)
+        with torch.no_grad():
+            for level in self.levels:
+                level.mul_(old / (old + 1))
+        self.levels.append(nn.Parameter(self._noise(old) / (old + 1)))
+
+    def set_num_levels(self, num_levels: int) -> None:
+        """Have this many levels, so that a checkpoint's tensors fit."""
+        while len(self.levels) < num_levels:
+            self.grow()
+
+    def start_from(self, images: torch.Tensor) -> None:
+        """Start from pictures, with all levels present, each holding what the coarser ones leave.
+
+        Args:
+            images (`torch.Tensor`): Shape (n, 3, size, size), values in [0, 1].
+        """
+        self.set_num_levels(len(self.sides))
+        logits = torch.logit(images.double().clamp(_MARGIN, 1 - _MARGIN)) / 2
+        rest = torch.einsum("ij,njhw->nihw", torch.linalg.inv(_COLOUR).to(logits.device), logits)
+        with torch.no_grad():
+            for side, level in zip(self.sides, self.levels, strict=True):
+                level.copy_(F.adaptive_avg_pool2d(rest, side))
+                rest = rest - _upsample(level.double(), self.size)
+
+    def forward(self) -> torch.Tensor:
+        """The images, of shape (n, 3, size, size) with values in [0, 1]."""
+        total = torch.stack([_upsample(level, self.size) for level in self.levels]).sum(dim=0)
+        return torch.sigmoid(2 * torch.einsum("ij,njhw->nihw", self.colour.to(total.dtype), total))
+
+    def _noise(self, level: int) -> torch.Tensor:
+        side = self.sides[level]
+        shape = (3, side, side)
+        rows = [torch.randn(shape, generator=seeded_generator(self.seed, "level", level, i)) for i in self.image_ids]
+        noise = torch.stack(rows) if rows else torch.zeros(0, *shape)
+        return noise.to(self.colour)
+
+
+def _upsample(level: torch.Tensor, size: int) -> torch.Tensor:
+    return F.interpolate(level, size=(size, size), mode="bilinear", align_corners=False)

@@ -1,0 +1,84 @@
+"""Distil a labelled image dataset into a few images per class.
+
+accelerate launch scripts/distill.py                                      # the demo: no network, three minutes
+accelerate launch scripts/distill.py --model facebook/dinov2-base         # ImageNet-100 through DINOv2
+accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_lgm import LGMConfig, LGMDistiller, ProbeProtocol
+from hf_lgm.cli import (
+    DataArguments,
+    ModelArguments,
+    default_output_dir,
+    parse_arguments,
+    prepare_output_dir,
+    run_script,
+)
+from hf_lgm.comparison import compare
+from hf_lgm.demo import DEMO_DATASET, DEMO_LICENSE
+
+DEMO_CONFIG = Path(__file__).parent.parent / "recipes" / "demo.yaml"
+
+
+@dataclass
+class RunArguments:
+    """What this script does beside distilling."""
+
+    overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier run in --output_dir."})
+    also_init: list[str] = field(
+        default_factory=list, metadata={"help": "Distil from these starts too, for the table; see --init."}
+    )
+
+
+def main() -> None:
+    """Load, distil, save, compare, say what to look at."""
+    types = (ModelArguments, DataArguments, LGMConfig, RunArguments)
+    model_args, data_args, args, run_args = parse_arguments(types, __doc__, sys.argv[1:], DEMO_CONFIG)
+    dataset = data_args.choose(model_args.model)
+    args.output_dir = args.output_dir or default_output_dir(dataset, model_args.model, args.images_per_class)
+    runs = {"distilled": args} | {
+        f"distilled from {init}": dataclasses.replace(args, init=init, output_dir=f"{args.output_dir}-from-{init}")
+        for init in run_args.also_init
+    }
+    for run in runs.values():
+        prepare_output_dir(run, run_args.overwrite)
+    backbones = model_args.load()
+    train, evaluation = data_args.load(dataset, args.seed)
+    source = {"dataset": Path(dataset).name if Path(dataset).exists() else dataset}
+    if dataset == DEMO_DATASET:
+        source["license"] = DEMO_LICENSE
+    distillers = {
+        name: LGMDistiller(backbones[0], run, train, evaluation, source=source) for name, run in runs.items()
+    }
+    for distiller in distillers.values():
+        distiller.train()
+        distiller.save_model()
+    distiller = distillers["distilled"]
+    comparison = compare(
+        {name: distiller.distilled_set() for name, distiller in distillers.items()},
+        backbones,
+        train,
+        evaluation,
+        distiller.accelerator,
+        ProbeProtocol(learning_rate=args.eval_learning_rate, seeds=args.eval_seeds),
+        args.per_device_eval_batch_size,
+    )
+    for each in distillers.values():
+        each.save_model(results=[row for result in comparison.results for row in result.rows()])
+    if distiller.accelerator.is_main_process:
+        folder = Path(args.output_dir)
+        comparison.save_picture(folder / "comparison.png", backbones[0].name)
+        print(f"\nTop-1 in percent, mean ± std of {args.eval_seeds} probes:\n\n{comparison.table()}\n")
+        print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
+        print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
+        print(f'Use:     datasets.load_dataset("{folder}")')
+        print("Next:    accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID")
+
+
+if __name__ == "__main__":
+    run_script(main)

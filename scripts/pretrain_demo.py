@@ -1,0 +1,153 @@
+"""Pre-train the demo's two backbones on the digits' train split, without labels (SimCLR, arXiv 2002.05709).
+
+    python scripts/pretrain_demo.py --output_dir demo_backbones
+
+writes `demo-vit` and `demo-convnext` in half precision, each with its image processor and card.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import (
+    BitImageProcessorPil,
+    ConvNextConfig,
+    ConvNextModel,
+    Dinov2Config,
+    Dinov2Model,
+    HfArgumentParser,
+)
+
+from hf_lgm import FrozenBackbone, LabelledImages, ProbeProtocol
+from hf_lgm.demo import DEMO_DATASET, SIDE
+from hf_lgm.features import SquareImages
+from hf_lgm.loading import load_splits
+from hf_lgm.probe import probe_accuracies
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-feature-extraction
+tags: [hf_lgm, simclr, digits]
+---
+
+# {name}
+
+{architecture} with {parameters:,} parameters for {side} x {side} images, pre-trained without labels (SimCLR) on
+{images} images of scikit-learn's copy of the [UCI handwritten digits](https://doi.org/10.24432/C50P49)
+(E. Alpaydin, C. Kaynak, CC BY 4.0). It is the built-in backbone of hf_lgm's demo, and of no other use.
+
+Made by `python scripts/pretrain_demo.py --steps {steps} --seed {seed}`. A linear probe on the features of all {images}
+images scores {accuracy:.1f} % on the {eval_images} others. sha256 of `model.safetensors`: `{sha256}`.
+"""
+
+
+@dataclass
+class Arguments:
+    """How the demo's backbones are pre-trained."""
+
+    output_dir: Path = field(default=Path("demo_backbones"), metadata={"help": "Where the two folders go."})
+    steps: int = field(default=450, metadata={"help": "Updates."})
+    batch_size: int = field(default=256, metadata={"help": "Images per update, two views of each."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's learning rate."})
+    temperature: float = field(default=0.2, metadata={"help": "SimCLR's temperature."})
+    seed: int = field(default=0, metadata={"help": "Decides everything random."})
+
+
+def main() -> None:
+    """Pre-train, measure and save both backbones."""
+    (args,) = HfArgumentParser(Arguments).parse_args_into_dataclasses()
+    splits = load_splits(DEMO_DATASET)
+    train, test = (LabelledImages.from_dataset(splits[name]) for name in ("train", "test"))
+    pixels = {name: _pixels(images) for name, images in (("train", train), ("test", test))}
+    processor = BitImageProcessorPil(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    for name, build in (("demo-vit", _vit), ("demo-convnext", _convnext)):
+        torch.manual_seed(args.seed)
+        model = pretrain(build(), pixels["train"], args)
+        folder = args.output_dir / name
+        model.half().save_pretrained(folder)
+        processor.save_pretrained(folder)
+        backbone = FrozenBackbone.from_pretrained(str(folder))
+        with torch.no_grad():
+            z, z_eval = backbone(pixels["train"]), backbone(pixels["test"])
+        protocol = ProbeProtocol(views=1, seeds=1)
+        accuracy = probe_accuracies(z[None], train.labels, z_eval, test.labels, 10, protocol)["top-1"][0]
+        card = CARD.format(
+            name=name,
+            architecture=type(model).__name__,
+            parameters=model.num_parameters(),
+            side=SIDE,
+            images=len(train),
+            eval_images=len(test),
+            steps=args.steps,
+            seed=args.seed,
+            accuracy=accuracy,
+            sha256=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        print(f"{folder}: probe on all real features {accuracy:.1f} %")
+
+
+def pretrain(model: nn.Module, images: torch.Tensor, args: Arguments) -> nn.Module:
+    """SimCLR: the two views of an image find each other among all views of the batch. Images (N, 3, side, side)."""
+    width = model.config.hidden_sizes[-1] if hasattr(model.config, "hidden_sizes") else model.config.hidden_size
+    projector = nn.Sequential(nn.Linear(width, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 64))
+    optimizer = torch.optim.AdamW([*model.parameters(), *projector.parameters()], lr=args.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
+    model.train()
+    for _ in tqdm(range(args.steps), desc=type(model).__name__):
+        batch = images[torch.randperm(len(images))[: args.batch_size]]
+        views = torch.cat([_augment(batch), _augment(batch)])
+        h = F.normalize(projector(model((views - 0.5) / 0.5).pooler_output), dim=1)
+        similarity = (h @ h.T / args.temperature).fill_diagonal_(-torch.inf)
+        partner = torch.arange(len(h)).roll(len(batch))
+        loss = F.cross_entropy(similarity, partner)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def _augment(images: torch.Tensor) -> torch.Tensor:
+    """Random rotation, scale, shear, shift, brightness and noise; never a mirror image, which is another digit."""
+    n = len(images)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n)
+
+    angle, scale, shear = uniform(-0.26, 0.26), uniform(0.75, 1.2), uniform(-0.2, 0.2)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    rows = [torch.stack([cos, -sin + shear, uniform(-0.3, 0.3)], 1), torch.stack([sin, cos, uniform(-0.3, 0.3)], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, align_corners=False)
+    brightness = uniform(0.6, 1.4).view(n, 1, 1, 1)
+    return moved * brightness + 0.1 * torch.randn_like(moved) * torch.rand(n, 1, 1, 1)
+
+
+def _pixels(images: LabelledImages) -> torch.Tensor:
+    squares = SquareImages(images, SIDE, resize_ratio=1.0)
+    return torch.stack([squares[row] for row in range(len(squares))]) / 255
+
+
+def _vit() -> Dinov2Model:
+    return Dinov2Model(
+        Dinov2Config(image_size=SIDE, patch_size=8, hidden_size=96, num_hidden_layers=4, num_attention_heads=4)
+    )
+
+
+def _convnext() -> ConvNextModel:
+    return ConvNextModel(ConvNextConfig(image_size=SIDE, hidden_sizes=[48, 96], depths=[2, 2], num_stages=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Small real models and datasets; every cache in a temporary folder, no Hub."""
+
+import os
+import tempfile
+
+# Read at import by huggingface_hub, datasets and transformers, so before any of them; children inherit them.
+_CACHE = tempfile.TemporaryDirectory(prefix="hf_lgm_tests_")
+os.environ["HF_HOME"] = _CACHE.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image  # noqa: E402
+from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model  # noqa: E402
+
+from hf_lgm import FrozenBackbone, LabelledImages, Preprocessing  # noqa: E402
+from hf_lgm.preprocessing import to_images  # noqa: E402
+
+SIDE = 16
+
+
+def make_dataset(per_class: int = 8, classes: int = 3, seed: int = 0, side: int = SIDE) -> Dataset:
+    """Noise on a colour of its own for each class."""
+    generator = torch.Generator().manual_seed(seed)
+    colours = torch.rand(classes, 3, 1, 1, generator=torch.Generator().manual_seed(7))
+    labels = [label for label in range(classes) for _ in range(per_class)]
+    pixels = colours[labels] + 0.2 * torch.randn(len(labels), 3, side, side, generator=generator)
+    features = Features({"image": Image(), "label": ClassLabel(names=[f"class {label}" for label in range(classes)])})
+    return Dataset.from_dict({"image": to_images(pixels), "label": labels}, features=features)
+
+
+def make_vit(seed: int = 0) -> Dinov2Model:
+    """A one-layer DINOv2 with random weights."""
+    torch.manual_seed(seed)
+    config = Dinov2Config(image_size=SIDE, patch_size=8, hidden_size=24, num_hidden_layers=1, num_attention_heads=2)
+    return Dinov2Model(config)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> str:
+    """The same, saved as a user would find it: weights, configuration, image processor."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-dinov2"
+    make_vit().save_pretrained(folder)
+    size = {"height": SIDE, "width": SIDE}
+    BitImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def dataset_folder(tmp_path_factory) -> str:
+    """Images in folders per class, a train and a test split, as a user would have them."""
+    folder = tmp_path_factory.mktemp("data") / "colours"
+    for split, seed in (("train", 0), ("test", 1)):
+        dataset = make_dataset(seed=seed)
+        for row, example in enumerate(dataset):
+            path = folder / split / dataset.features["label"].int2str(example["label"])
+            path.mkdir(parents=True, exist_ok=True)
+            example["image"].save(path / f"{row}.png")
+    return str(folder)
+
+
+@pytest.fixture
+def backbone() -> FrozenBackbone:
+    """The one-layer DINOv2."""
+    return FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE, resize_ratio=1.0), name="tiny-dinov2")
+
+
+@pytest.fixture
+def splits() -> DatasetDict:
+    """Train and test images of three classes."""
+    return DatasetDict(train=make_dataset(seed=0), test=make_dataset(seed=1))
+
+
+@pytest.fixture
+def train_images(splits) -> LabelledImages:
+    """The train images."""
+    return LabelledImages.from_dataset(splits["train"])
+
+
+@pytest.fixture(autouse=True)
+def fresh_feature_cache(tmp_path, monkeypatch) -> None:
+    """No test sees another one's features."""
+    monkeypatch.setattr("hf_lgm.features.cached_assets_path", lambda *parts: tmp_path / "features")
