@@ -62,15 +62,12 @@ class FrozenBackbone(nn.Module):
         if pooling is not None and pooling not in get_args(Pooling):
             raise ValueError(f"--feature_pooling must be one of {', '.join(get_args(Pooling))}, found '{pooling}'.")
         if config is not None and hasattr(config, "mask_ratio"):
-            config.mask_ratio = 0.0  # ViT-MAE drops patches at random, in eval mode too
+            config.mask_ratio = 0.0  # ViT-MAE drops patches at random, in eval mode too …
         self.model = model.eval().requires_grad_(False)
         self.preprocessing = preprocessing
         self.image_size = preprocessing.image_size
         self.name = name or type(model).__name__
         self._is_dual = _takes_text(model)
-        self._forward: Callable[..., Any] = model
-        if self._is_dual:
-            self._forward = cast(Callable[..., Any], model.get_image_features)
         self._random_weights = frozenset(random_weights)
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, -1, 1, 1), persistent=False)
@@ -202,7 +199,13 @@ class FrozenBackbone(nn.Module):
 
     def _call(self, images: torch.Tensor) -> Any:
         """The model's own output of images in [0, 1]."""
-        return self._forward(((images - self.mean) / self.std).to(self.dtype), **self._forward_kwargs)
+        encode = cast(Callable[..., Any], self.model.get_image_features if self._is_dual else self.model)
+        kwargs: dict[str, Any] = self._forward_kwargs
+        config = getattr(self.model, "config", None)
+        if config is not None and hasattr(config, "mask_ratio"):
+            patches = (self.image_size // config.patch_size) ** 2  # … and shuffles them, unless told an order
+            kwargs = {**kwargs, "noise": torch.arange(patches, device=images.device).expand(len(images), -1)}
+        return encode(((images - self.mean) / self.std).to(self.dtype), **kwargs)
 
     def _blank_image(self) -> torch.Tensor:
         return self.mean.new_zeros(1, self.mean.shape[1], self.image_size, self.image_size)
@@ -210,7 +213,7 @@ class FrozenBackbone(nn.Module):
     def _resolution_kwargs(self, config: Any) -> dict[str, bool]:
         """Fixed-size position embeddings have to be told to interpolate."""
         native = getattr(getattr(config, "vision_config", config), "image_size", None)
-        method = self._forward if self._is_dual else self.model.forward
+        method = cast(Callable[..., Any], self.model.get_image_features if self._is_dual else self.model.forward)
         accepts = "interpolate_pos_encoding" in inspect.signature(method).parameters
         is_native = native in (None, self.image_size, [self.image_size] * 2, (self.image_size,) * 2)
         return {"interpolate_pos_encoding": True} if accepts and not is_native else {}

@@ -1,5 +1,6 @@
 """What the scripts share: flags and their YAML file, loading, and errors as one sentence."""
 
+import argparse
 import logging
 import os
 import shutil
@@ -138,8 +139,8 @@ def parse_arguments(
     parser.set_defaults(output_dir="")
     hidden = ignored_fields()
     for action in parser._actions:
-        if action.dest in hidden:
-            action.help = "==SUPPRESS=="
+        if action.dest in hidden:  # as they are; LGMConfig refuses by name what is given all the same
+            action.help, action.type, action.default = argparse.SUPPRESS, None, hidden[action.dest]
     config = parser.parse_known_args(argv)[0].config if argv else default_config
     if config is not None:
         parser.set_defaults(**_read_yaml(config, {action.dest for action in parser._actions}))

@@ -1,6 +1,7 @@
 """The settings of a distillation: `TrainingArguments`, with what linear gradient matching adds and what it forbids."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -96,7 +97,7 @@ class LGMConfig(TrainingArguments):
 
     output_dir: str = field(default="outputs/lgm", metadata={"help": "Where everything is written."})
     max_steps: int = field(default=300, metadata={"help": "Optimisation steps."})
-    learning_rate: float = field(default=1e-2, metadata={"help": "Adam's learning rate on the image parameters."})
+    learning_rate: float = field(default=2e-2, metadata={"help": "Adam's learning rate on the image parameters."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
     save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep; the oldest go first."})
@@ -179,14 +180,11 @@ class LGMConfig(TrainingArguments):
         return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
 
     def _check_inherited_fields(self) -> None:
-        for f in dataclasses.fields(self):
-            if f.name in HONOURED or f.name not in _parent_fields():
-                continue
-            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-            if getattr(self, f.name) != default:
-                instead = _INSTEAD.get(f.name)
+        for name, default in ignored_fields().items():
+            if getattr(self, name) not in (default, getattr(_normalised(), name)):
+                instead = _INSTEAD.get(name)
                 advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
-                raise ValueError(f"LGMConfig does not take {f.name}={getattr(self, f.name)!r}; {advice}.")
+                raise ValueError(f"LGMConfig does not take {name}={getattr(self, name)!r}; {advice}.")
 
     def _check_values(self) -> None:
         for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size"):
@@ -211,9 +209,19 @@ class LGMConfig(TrainingArguments):
                 raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")
 
 
-def ignored_fields() -> set[str]:
-    """Inherited fields that may not be moved from their default."""
-    return _parent_fields() - set(HONOURED)
+def ignored_fields() -> dict[str, Any]:
+    """Inherited fields that may not be moved from their default, with that default."""
+    return {
+        f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        for f in dataclasses.fields(TrainingArguments)
+        if f.name not in HONOURED
+    }
+
+
+@functools.cache
+def _normalised() -> TrainingArguments:
+    """Defaults as `__post_init__` leaves them, which is how `dataclasses.replace` hands them on."""
+    return TrainingArguments(output_dir="unused")
 
 
 def _parent_fields() -> set[str]:

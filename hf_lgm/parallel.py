@@ -5,8 +5,10 @@ from accelerate import Accelerator
 
 
 def owned_range(total: int, rank: int, world: int) -> range:
-    """The rows of one process: contiguous, sizes differ by at most one."""
-    return range(total * rank // world, total * (rank + 1) // world)
+    """The rows of one process: contiguous, sizes differ by at most one, and the first process always has some."""
+    share, rest = divmod(total, world)
+    start = rank * share + min(rank, rest)
+    return range(start, start + share + (rank < rest))
 
 
 def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> torch.Tensor:

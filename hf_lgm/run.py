@@ -112,6 +112,7 @@ class ResumableRun(ABC):
         else:
             self.state = TrainerState()
             self._initialize_images()
+            self.optimizer = self._new_optimizer()
         self._bad_step = torch.tensor(-1, device=self.accelerator.device)
         self.state.max_steps = args.max_steps
         self.state.compute_steps(args, args.max_steps)

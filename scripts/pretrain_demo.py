@@ -51,7 +51,7 @@ class Arguments:
     """How the demo's backbones are pre-trained."""
 
     output_dir: Path = field(default=Path("demo_backbones"), metadata={"help": "Where the two folders go."})
-    steps: int = field(default=450, metadata={"help": "Updates."})
+    steps: int = field(default=900, metadata={"help": "Updates."})
     batch_size: int = field(default=256, metadata={"help": "Images per update, two views of each."})
     learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's learning rate."})
     temperature: float = field(default=0.2, metadata={"help": "SimCLR's temperature."})
@@ -79,8 +79,8 @@ def main() -> None:
         backbone = FrozenBackbone.from_pretrained(str(folder))
         with torch.no_grad():
             z, z_eval = backbone(pixels["train"]), backbone(pixels["test"])
-        protocol = ProbeProtocol(views=1, seeds=1)
-        accuracy = probe_accuracies(z[None], train.labels, z_eval, test.labels, 10, protocol)["top-1"][0]
+        protocol = ProbeProtocol(learning_rate=1e-2, views=1, seeds=1)
+        accuracy = probe_accuracies(z[None, :, None], train.labels, z_eval, test.labels, 10, protocol)["top-1"][0]
         card = CARD.format(
             name=name,
             architecture=type(model).__name__,
@@ -102,7 +102,6 @@ def pretrain(model: nn.Module, images: torch.Tensor, args: Arguments) -> nn.Modu
     width = model.config.hidden_sizes[-1] if hasattr(model.config, "hidden_sizes") else model.config.hidden_size
     projector = nn.Sequential(nn.Linear(width, 128), nn.BatchNorm1d(128), nn.ReLU(), nn.Linear(128, 64))
     optimizer = torch.optim.AdamW([*model.parameters(), *projector.parameters()], lr=args.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
     model.train()
     for _ in tqdm(range(args.steps), desc=type(model).__name__):
         batch = images[torch.randperm(len(images))[: args.batch_size]]
@@ -114,7 +113,6 @@ def pretrain(model: nn.Module, images: torch.Tensor, args: Arguments) -> nn.Modu
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step()
     return model.eval()
 
 

@@ -11,8 +11,10 @@ def images():
     return torch.rand(4, 3, 20, 20, generator=torch.Generator().manual_seed(0))
 
 
-def views(images, ids=(0, 1, 2, 3), num_views=3, size=12, settings=ViewSettings(), **key):
-    return random_views(images, list(ids), num_views, size, settings, **{"seed": 0, "step": 0, **key})
+def views(images, ids=(0, 1, 2, 3), num_views=3, size=12, settings=None, **key):
+    return random_views(
+        images, list(ids), num_views, size, settings or ViewSettings(), **{"seed": 0, "step": 0, **key}
+    )
 
 
 def test_an_images_views_depend_on_its_id_alone(images):

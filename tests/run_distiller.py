@@ -1,0 +1,35 @@
+"""A small distillation in float64, for tests that need processes of their own."""
+
+import os
+import signal
+from argparse import ArgumentParser
+
+from conftest import SIDE, make_dataset, make_vit
+from transformers import TrainerCallback
+
+from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing
+
+
+class Terminate(TrainerCallback):
+    """Sends this process SIGTERM after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+parser = ArgumentParser()
+parser.add_argument("--output_dir")
+parser.add_argument("--classes", type=int, default=4)
+parser.add_argument("--resume_from_checkpoint")
+parser.add_argument("--sigterm_at", type=int)
+flags = parser.parse_args()
+
+args = LGMConfig(flags.output_dir, max_steps=6, save_steps=3, save_total_limit=9, views_per_step=2, disable_tqdm=True)
+backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
+distiller = LGMDistiller(backbone, args, make_dataset(classes=flags.classes), callbacks=[Terminate(flags.sigterm_at)])
+distiller.images.double()
+distiller.train(flags.resume_from_checkpoint)

@@ -1,0 +1,272 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SIDE, make_dataset, make_vit
+from datasets import load_dataset
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainerCallback
+
+from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing
+from hf_lgm.checkpoint import Checkpoint, all_checkpoints
+
+
+@pytest.fixture
+def make(backbone, splits, tmp_path):
+    """A distiller of twelve small steps; settings on top."""
+
+    def distiller(folder="out", model=None, callbacks=None, **settings):
+        settings = {"max_steps": 12, "views_per_step": 3, "save_steps": 4, "disable_tqdm": True, **settings}
+        args = LGMConfig(output_dir=str(tmp_path / folder), **settings)
+        return LGMDistiller(model or backbone, args, splits["train"], splits["test"], callbacks=callbacks)
+
+    return distiller
+
+
+def levels_of(distiller):
+    return [level.detach().clone() for level in distiller.images.levels]
+
+
+def assert_same_bits(a, b):
+    assert len(a) == len(b)
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+        return control
+
+
+class Signal(TrainerCallback):
+    def __init__(self, step, signum):
+        self.step, self.signum = step, signum
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), self.signum)
+
+
+def test_the_loss_falls_and_the_images_train_a_probe(make):
+    distiller = make(max_steps=60, learning_rate=0.02)
+    distiller.train()
+    losses = [log["loss"] for log in distiller.state.log_history]
+    assert losses[-1] < 0.5 * losses[0]
+    metrics = distiller.evaluate()
+    assert metrics["eval_accuracy"] > 80  # three colours; chance is 33
+    assert set(metrics) == {"eval_accuracy", "eval_accuracy_std"}  # no top-5 with three classes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"images_per_class": 2},
+        {"parameterization": "pixel"},
+        {"init": "centroid"},
+        {"init": "random", "parameterization": "pixel"},
+        {"real_features": "online"},
+        {"probe_std": 0.0},
+        {"eval_strategy": "steps", "eval_steps": 5, "eval_seeds": 1},
+    ],
+)
+def test_the_same_seed_gives_the_same_bits_also_when_resumed(make, settings):
+    whole, stopped, resumed = (make(name, **settings) for name in ("whole", "broken", "broken"))
+    whole.train()
+    stopped.callback_handler.add_callback(StopAt(7))
+    stopped.train()
+    output = resumed.train(resume_from_checkpoint=True)  # from step 4, not 7
+    assert output.global_step == 12
+    assert_same_bits(levels_of(resumed), levels_of(whole))
+    assert resumed.state.log_history == whole.state.log_history
+    assert whole.images.is_complete
+
+
+def test_another_seed_gives_other_images(make):
+    first, second = make("a", max_steps=2), make("b", max_steps=2, seed=1)
+    first.train(), second.train()
+    assert not torch.equal(first.images(), second.images())
+
+
+def test_chunks_give_the_same_images(backbone, splits, tmp_path):
+    def levels(chunk_size):
+        args = LGMConfig(
+            str(tmp_path / "out"), max_steps=5, chunk_size=chunk_size, save_strategy="no", disable_tqdm=True
+        )
+        distiller = LGMDistiller(backbone.double(), args, splits["train"])
+        distiller.images.double()
+        distiller.train()
+        return levels_of(distiller)
+
+    for one, many in zip(levels(None), levels(2), strict=True):
+        torch.testing.assert_close(one, many, rtol=0, atol=1e-12)
+
+
+def test_growth_is_spread_over_its_share(make):
+    grown = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            grown.append(len(model.levels))
+
+    make(max_steps=20, growth_share=0.4, callbacks=[Watch()]).train()
+    assert grown == [1, 1, 2, 2, 3, 3, 4, 4] + [5] * 12  # 1, 2, 4, 8, 16 pixels: four times in eight steps
+
+
+def test_checkpoints_are_pruned_and_whole(make, tmp_path):
+    make(save_total_limit=2, save_steps=2).train()
+    assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-10", "checkpoint-12"]
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.parametrize(("signum", "step"), [(signal.SIGUSR1, 5), (signal.SIGUSR1, 8)])
+def test_sigusr1_saves_and_goes_on(make, signum, step, tmp_path, caplog):
+    distiller = make(callbacks=[Signal(step, signum)], save_total_limit=None)
+    distiller.train()
+    assert distiller.state.global_step == 12
+    assert f"checkpoint-{step}" in [path.name for path in all_checkpoints(tmp_path / "out")]
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_sigterm_saves_and_dies_of_it(tmp_path):
+    """In a process of its own: the default action of SIGTERM is to end it."""
+    finished = run_script("--sigterm_at", "4", folder=tmp_path / "out", check=False)
+    assert finished.returncode == -signal.SIGTERM
+    assert all_checkpoints(tmp_path / "out")[-1].name == "checkpoint-4"
+
+
+def test_nan_stops_with_its_step_and_the_last_good_checkpoint_stays(make, tmp_path):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 6:
+                model.levels[0].data.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match=r"in step 6. Last good checkpoint: .*checkpoint-4. Try a smaller"):
+        make(callbacks=[Poison()]).train()
+    assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-4"]
+
+
+def test_images_that_are_not_finite_are_not_saved(make, tmp_path):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 8:
+                model.levels[0].data.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match="not finite any more at step 8"):
+        make(callbacks=[Poison()]).train()
+    assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-4"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.5}, "learning_rate=0.02 there, 0.5 now"),
+        ({"images_per_class": 2}, "images_per_class=1 there, 2 now"),
+        ({"model": FrozenBackbone(make_vit(1), Preprocessing(SIDE))}, "backbone="),
+    ],
+)
+def test_other_settings_do_not_go_on(make, change, message):
+    make(max_steps=4).train()
+    with pytest.raises(ValueError, match=f"made with other settings: .*{message}.*--overwrite"):
+        make(max_steps=4, **change).train(resume_from_checkpoint="auto")
+
+
+def test_what_does_not_decide_the_result_may_change(make):
+    make(max_steps=4).train()
+    make(max_steps=4, logging_steps=1, chunk_size=1).train(resume_from_checkpoint="auto")
+
+
+def test_auto_without_a_checkpoint_starts(make):
+    assert make(max_steps=2).train(resume_from_checkpoint="auto").global_step == 2
+
+
+def test_a_folder_that_is_no_checkpoint(make, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no checkpoint; expected synthetic.safetensors"):
+        make().train(resume_from_checkpoint=str(tmp_path))
+
+
+def test_trackers_get_the_losses(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    make(report_to="tensorboard", logging_steps=3).train()
+    events = EventAccumulator(str(next((tmp_path / "events").rglob("events.*")).parent)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [3, 6, 9, 12]
+
+
+def test_evaluation_does_not_change_the_run(make):
+    plain, evaluated = make("plain"), make("evaluated", eval_strategy="steps", eval_steps=4, eval_seeds=1)
+    plain.train(), evaluated.train()
+    assert_same_bits(levels_of(plain), levels_of(evaluated))
+    assert [log["step"] for log in evaluated.state.log_history if "eval_accuracy" in log] == [4, 8, 12]
+
+
+def test_the_folder_is_what_load_dataset_sees(make, splits):
+    distiller = make(images_per_class=2)
+    distiller.train()
+    folder = distiller.save_model()
+    loaded = load_dataset(str(folder))["train"]  # with checkpoints, time-lapse and frames beside the data
+    assert loaded.features["label"].names == splits["train"].features["label"].names
+    assert loaded["label"][:] == [0, 0, 1, 1, 2, 2]
+    saved = DistilledSet.from_pretrained(folder)
+    assert torch.equal(saved.pixels(), distiller.distilled_set().pixels())
+    assert saved.pixels().sub(distiller.images().detach()).abs().max() < 0.51 / 255
+    assert saved.config["settings"] == distiller.args.own_settings()
+    assert saved.config["run"]["steps"] == 12
+    assert (folder / "timelapse.gif").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda data, model: LGMDistiller(model), "needs a train_dataset"),
+        (lambda data, model: LGMDistiller(model, LGMConfig(eval_strategy="steps"), data), "needs an eval_dataset"),
+        (lambda data, model: LGMDistiller(model, None, data, make_dataset(classes=2)), "missing class 2"),
+        (lambda data, model: LGMDistiller(model, None, make_dataset(classes=1)), "at least two classes, found 1"),
+        (lambda data, model: LGMDistiller(model, None, data).evaluate(), "needs an eval_dataset"),
+    ],
+)
+def test_what_can_not_be_distilled(backbone, splits, build, message):
+    with pytest.raises(ValueError, match=message):
+        build(splits["train"], backbone)
+
+
+def run_script(*flags, folder, processes=1, check=True):
+    """Distil as a user's script does, in fresh processes of one thread each."""
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    script = Path(__file__).with_name("run_distiller.py")
+    command = [sys.executable, *launcher, str(script), "--output_dir", str(folder), *flags]
+    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=300)
+
+
+def final_tensors(folder):
+    return Checkpoint.load(all_checkpoints(folder)[-1]).tensors
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_agree(tmp_path, processes):
+    run_script(folder=tmp_path / "one")
+    run_script(folder=tmp_path / "many", processes=processes)
+    one, many = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "many")
+    assert one.keys() == many.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(many[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_more_processes_than_images_and_another_number_resumes(tmp_path):
+    """Three processes for two images; then one goes on from where the three were."""
+    run_script("--classes", "2", folder=tmp_path / "one")
+    run_script("--classes", "2", folder=tmp_path / "three", processes=3)
+    checkpoint = str(tmp_path / "three" / "checkpoint-3")
+    run_script("--classes", "2", "--resume_from_checkpoint", checkpoint, folder=tmp_path / "three")
+    one, resumed = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "three")
+    for name, tensor in one.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=1e-12)

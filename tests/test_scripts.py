@@ -1,0 +1,197 @@
+"""The scripts, as a user types them."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import load_dataset
+
+from hf_lgm import DistilledSet
+from hf_lgm.config import ignored_fields
+
+ROOT = Path(__file__).parent.parent
+QUICK = [
+    "--max_steps",
+    "4",
+    "--views_per_step",
+    "2",
+    "--eval_seeds",
+    "2",
+    "--save_steps",
+    "2",
+    "--disable_tqdm",
+    "true",
+]
+
+
+def run(*flags, script="distill.py", cwd, launcher=(sys.executable,), check=True, **environment):
+    command = [*launcher, str(ROOT / "scripts" / script), *map(str, flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
+    assert not check or done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """The same in this process, which starts faster: what was printed, and the error if there was one."""
+
+    def run_in_process(*flags):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["distill.py", *map(str, flags)])
+        try:
+            runpy.run_path(str(ROOT / "scripts" / "distill.py"), run_name="__main__")
+        except SystemExit as exit_:
+            return capsys.readouterr().out, exit_.code
+        return capsys.readouterr().out, None
+
+    return run_in_process
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model_folder, dataset_folder):
+    """One run with the user's own model and images: the working folder and what was printed."""
+    cwd = tmp_path_factory.mktemp("own")
+    flags = ["--model", model_folder, "--dataset", dataset_folder, "--eval_models", f"{model_folder}@24", *QUICK]
+    accelerate = (str(Path(sys.executable).with_name("accelerate")), "launch")
+    return cwd, run(*flags, cwd=cwd, launcher=accelerate)
+
+
+def test_own_model_and_images(finished):
+    cwd, done = finished
+    folder = cwd / "outputs" / "colours-lgm-tiny-dinov2-ipc1"
+    assert "| trained on" in done.stdout and "tiny-dinov2@24" in done.stdout
+    for row in ("random real images", "central real images", "distilled", "nearest class mean", "all real images"):
+        assert f"| {row} " in done.stdout
+    for name in ("README.md", "preview.png", "comparison.png", "timelapse.gif", "lgm_config.json", "results.json"):
+        assert (folder / name).stat().st_size > 0
+    assert "comparison.png" in done.stdout and "load_dataset" in done.stdout
+    assert len(load_dataset(str(folder))["train"]) == 3
+
+
+def test_nothing_of_this_machine_is_in_what_is_published(finished):
+    cwd, _ = finished
+    for name in ("README.md", "lgm_config.json", "results.json"):
+        text = next(cwd.rglob(name)).read_text()
+        assert "/" + str(cwd).split("/")[1] + "/" not in text and os.uname().nodename not in text
+
+
+def test_the_table_is_of_the_saved_images(finished, model_folder, dataset_folder):
+    """What was printed is found again with the folder alone."""
+    from hf_lgm import ProbeProtocol, evaluate_probe, load_images
+
+    cwd, _ = finished
+    saved = DistilledSet.from_pretrained(cwd / "outputs" / "colours-lgm-tiny-dinov2-ipc1")
+    _, evaluation = load_images(dataset_folder)
+    again = evaluate_probe(model_folder, saved, evaluation, protocol=ProbeProtocol(seeds=2))
+    assert again.rows() == [
+        row for row in saved.results if (row["training_set"], row["backbone"]) == ("distilled", "tiny-dinov2")
+    ]
+    assert len(saved.results) == 10  # five rows, two backbones, top-1
+
+
+def test_an_existing_run_is_not_written_over(finished, model_folder, dataset_folder):
+    cwd, _ = finished
+    flags = ["--model", model_folder, "--dataset", dataset_folder, *QUICK]
+    refused = run(*flags, cwd=cwd, check=False)
+    assert refused.returncode == 1
+    assert "add --resume_from_checkpoint auto or --overwrite" in refused.stderr and "Traceback" not in refused.stderr
+    resumed = run(*flags, "--resume_from_checkpoint", "auto", cwd=cwd)
+    assert "Going on at step 4" in resumed.stderr
+    overwritten = run(*flags, "--overwrite", cwd=cwd)
+    assert "Going on" not in overwritten.stderr
+
+
+def test_a_killed_run_goes_on_with_the_same_bits(finished, tmp_path, model_folder, dataset_folder):
+    """SIGKILL as soon as there is a checkpoint; then the same command with `auto`."""
+    flags = ["--model", model_folder, "--dataset", dataset_folder, *QUICK, "--max_steps", "60", "--save_steps", "5"]
+    flags += ["--resume_from_checkpoint", "auto"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(*flags, "--output_dir", whole, cwd=tmp_path)
+    command = [sys.executable, str(ROOT / "scripts" / "distill.py"), *flags, "--output_dir", str(killed)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    while not list(killed.glob("checkpoint-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "results.json").exists()
+    assert "Going on at step" in run(*flags, "--output_dir", killed, cwd=tmp_path).stderr
+    for name in ("data/train-00000-of-00001.parquet", "results.json", "checkpoint-60/synthetic.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_yaml_and_flags_over_it(run_here, tmp_path, model_folder, dataset_folder):
+    config = {
+        "model": model_folder,
+        "dataset": dataset_folder,
+        "max_steps": 2,
+        "eval_seeds": 1,
+        "crop_scale": [0.5, 1.0],
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**config, "output_dir": "out", "seed": 5}))
+    run_here("--config", "recipe.yaml", "--seed", "6", "--disable_tqdm", "true")
+    settings = json.loads((tmp_path / "out" / "lgm_config.json").read_text())["settings"]
+    assert (settings["seed"], settings["max_steps"], settings["crop_scale"]) == (6, 2, [0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--model", "user/absent"],
+            "The model 'user/absent' can't be fetched: https://huggingface.co can't be reached",
+        ),
+        (["--dataset", "./images"], "--dataset needs a --model"),
+        (["--model", "demo-vit", "--dataset", "./absent"], "there is no folder './absent'"),
+        (["--model", "demo-vit", "--classes", "3", "x"], "'x' is no class of this dataset. Found 10: 0, 1"),
+        (["--num_train_epochs", "3"], "LGMConfig does not take num_train_epochs='3'; use max_steps"),
+        (["--config", "absent.yaml"], "there is no file 'absent.yaml'"),
+        (["--no_such_flag", "1"], "--no_such_flag"),
+    ],
+)
+def test_errors_are_one_sentence(run_here, flags, message):
+    _, error = run_here(*flags)
+    assert message in error and error.startswith("\nerror: ")
+
+
+def test_unknown_flags_in_yaml(run_here, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("max_step: 3\n")
+    assert "recipe.yaml has unknown flags: max_step" in run_here("--config", "recipe.yaml")[1]
+
+
+def test_an_unreachable_hub_is_said_within_seconds(tmp_path):
+    started = time.time()
+    environment = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = run("--model", "facebook/dinov2-base", cwd=tmp_path, check=False, **environment)
+    assert "http://127.0.0.1:9 can't be reached" in done.stderr and "built-in demo" in done.stderr
+    assert time.time() - started < 20  # nearly all of it is Python's start; the Hub's own retries take 23 s a file
+
+
+def test_help_shows_what_can_be_set_and_nothing_else(run_here):
+    text, _ = run_here("--help")
+    assert all(f"--{name} " in text for name in ("model", "dataset", "output_dir", "max_steps", "also_init"))
+    assert not [name for name in ignored_fields() if f"--{name} " in text]
+
+
+def test_the_demo_with_fewer_steps(run_here, tmp_path):
+    """The settings of the demo, short; `pytest -m slow` runs all of it."""
+    flags = ["--max_steps", "8", "--eval_seeds", "2", "--disable_tqdm", "true"]
+    printed, error = run_here("--config", ROOT / "recipes" / "demo.yaml", *flags)
+    assert error is None and "distilled from centroid" in printed and "demo-convnext" in printed
+    card = (tmp_path / "outputs" / "demo" / "README.md").read_text()
+    assert "license: cc-by-4.0" in card and "# demo-digits in 10 images" in card
+
+
+@pytest.mark.slow
+def test_the_demo_beats_real_images(tmp_path):
+    run(cwd=tmp_path)
+    rows = DistilledSet.from_pretrained(tmp_path / "outputs" / "demo").results
+    top1 = {r["training_set"]: r["mean"] for r in rows if (r["backbone"], r["metric"]) == ("demo-vit", "top-1")}
+    assert top1["distilled"] > max(top1["random real images"], top1["central real images"])
