@@ -72,7 +72,7 @@ def compare(
     protocol: ProbeProtocol,
     batch_size: int = 64,
 ) -> Comparison:
-    """Distilled sets beside as many random and central real images, the nearest class mean, and all real images.
+    """Distilled sets beside as many random and centroid real images, the nearest class mean, and all real images.
 
     Args:
         distilled (`dict[str, DistilledSet]`): Sets by name, made through the first backbone.
@@ -90,10 +90,10 @@ def compare(
     z = extract_features(backbones[0], train, accelerator, batch_size)
     draws = [random_rows(train.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
     random_sets = [real_image_set(train, rows, size, ratio, config) for rows in draws]
-    central = real_image_set(train, centroid_rows(z, train.labels, classes, per_class), size, ratio, config)
+    centroid = real_image_set(train, centroid_rows(z, train.labels, classes, per_class), size, ratio, config)
     sets: dict[str, DistilledSet | list[DistilledSet]] = {
         "random real images": random_sets,
-        "central real images": central,
+        "centroid real images": centroid,
         **distilled,
     }
     results = []
@@ -111,7 +111,7 @@ def compare(
                 )
             )
         results += _references(backbone, train, evaluation, accelerator, protocol, batch_size)
-    shown = {"random real images": random_sets[0], "central real images": central, **distilled}
+    shown = {"random real images": random_sets[0], "centroid real images": centroid, **distilled}
     return Comparison(shown, results)
 
 

@@ -69,12 +69,19 @@ class LGMConfig(TrainingArguments):
     `save_steps`, `save_total_limit`, `per_device_eval_batch_size`. An inherited field that has no meaning here may not
     be moved from its default: a `ValueError` names it and what to use instead.
 
+    `max_steps=300`, `learning_rate=0.02` and `views_per_step=10` were measured on CIFAR-10 (500 images per class, 96
+    pixels) through two backbones. Top-1 on the same backbone, MobileNetV1 0.25 / 0.5, at a learning rate of 0.01: 53.5 /
+    57.4; 0.02: 55.0 / 59.0; on the first also 0.03: 55.2 and 0.05: 55.1, with transfer falling by one to four points.
+    Twice the steps with half the views cost the same time and gave 53.9 at 0.01.
+
     Args:
         images_per_class (`int`, *optional*, defaults to 1): Synthetic images of each class.
         parameterization (`str`, *optional*, defaults to `"pyramid"`): `"pyramid"` (paper, section 3.2) or `"pixel"`.
         growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
         init (`str`, *optional*, defaults to `"noise"`): What the images start from: `"noise"`, the real image nearest
             to its class mean (`"centroid"`), or a `"random"` real image of the class.
+        max_steps (`int`, *optional*, defaults to 300): Optimisation steps.
+        learning_rate (`float`, *optional*, defaults to 0.02): Adam's, on the image parameters, constant.
         views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
         flip (`bool`, *optional*, defaults to `True`): See [`ViewSettings`], also for the next three.
         crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Likewise.

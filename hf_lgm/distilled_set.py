@@ -98,10 +98,8 @@ class DistilledSet:
         """Write parquet, card, preview, configuration and results; returns the folder."""
         folder = Path(folder)
         (folder / DATA_FILE).parent.mkdir(parents=True, exist_ok=True)
-        embedded = self.dataset.with_format("arrow").map(
-            datasets.table.embed_table_storage, batched=True, keep_in_memory=True
-        )
-        embedded.with_format(None).to_parquet(str(folder / DATA_FILE))
+        table = datasets.table.embed_table_storage(self.dataset.with_format("arrow")[:])  # bytes, not paths of files
+        Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(folder / DATA_FILE))
         _write_json(folder / CONFIG_FILE, self.config)
         _write_json(folder / RESULTS_FILE, self.results)
         save_preview(self.dataset, folder / PREVIEW_FILE)

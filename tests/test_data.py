@@ -52,7 +52,10 @@ def test_rows_without_label_are_left_out_and_counted(caplog):
             r"Expected one column of type ClassLabel, found 0. Columns: image \(Image\), label \(string\). "
             "Name one with --label_column_name",
         ),
-        (dataset_of([0], ClassLabel(names=["a"])), {"image_column_name": "img"}, "there is no column 'img'. Found: image"),
+        (
+            dataset_of([0], ClassLabel(names=["a"])), {"image_column_name": "img"},
+            "there is no column 'img'. Found: image",
+        ),
         (
             dataset_of([0], ClassLabel(names=["a"]), other=([PICTURE], Image())), {},
             "Expected one column of type Image, found 2",

@@ -57,7 +57,7 @@ def test_class_names_can_not_break_the_card(tmp_path):
 def test_the_card_tells_what_is_known(tmp_path):
     config = {
         "settings": {"max_steps": 7}, "source": {"dataset": "demo-digits", "license": "cc-by-4.0"},
-        "backbone": {"name": "demo-vit"}, "command": "accelerate launch scripts/distill.py", "versions": {"torch": "1"},
+        "backbone": {"name": "demo-vit"}, "command": "scripts/distill.py", "versions": {"torch": "1"},
     }  # fmt: skip
     written = make_set(config=config)
     row = {"training_set": "distilled", "backbone": "demo | vit", "protocol": "p", "metric": "top-1"}
@@ -65,7 +65,8 @@ def test_the_card_tells_what_is_known(tmp_path):
     written.save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
     for expected in ("license: cc-by-4.0", "# demo-digits in 6 images", "6 synthetic images of the 3 classes",
-                     "| distilled | demo \\| vit | top-1 | 91.2 ± 0.5 | 5 | p |", '"max_steps": 7', "With torch 1."):  # fmt: skip
+                     "| distilled | demo \\| vit | top-1 | 91.2 ± 0.5 | 5 | p |", '"max_steps": 7',
+                     "With torch 1."):  # fmt: skip
         assert expected in text
 
 

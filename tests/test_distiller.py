@@ -1,7 +1,9 @@
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -236,15 +238,22 @@ def test_what_can_not_be_distilled(backbone, splits, build, message):
         build(splits["train"], backbone)
 
 
-def run_script(*flags, folder, processes=1, check=True):
-    """Distil as a user's script does, in fresh processes of one thread each."""
+def command(*flags, folder, processes=1):
+    """Distil as a user's script does."""
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     script = Path(__file__).with_name("run_distiller.py")
-    command = [sys.executable, *launcher, str(script), "--output_dir", str(folder), *flags]
-    return subprocess.run(command, env=environment, check=check, capture_output=True, text=True, timeout=300)
+    return [sys.executable, *launcher, str(script), "--output_dir", str(folder), *flags]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def run_script(*flags, check=True, **where):
+    """In fresh processes of one thread each."""
+    typed = command(*flags, **where)
+    return subprocess.run(typed, env=ENVIRONMENT, check=check, capture_output=True, text=True, timeout=300)
 
 
 def final_tensors(folder):
@@ -270,3 +279,22 @@ def test_more_processes_than_images_and_another_number_resumes(tmp_path):
     one, resumed = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "three")
     for name, tensor in one.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", random.sample(range(1, 36), 10))
+def test_sigkill_at_a_random_step(tmp_path, step):
+    """Killed from outside while it runs, as the kernel does it; resumed, the last checkpoint has the same bytes."""
+    flags, folder = ["--max_steps", "40"], tmp_path / "killed"
+    run_script(*flags, folder=tmp_path / "whole")
+    process = subprocess.Popen(command(*flags, folder=folder), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not (folder / "runs" / "frames" / f"{step:06d}.png").exists():
+        assert process.poll() is None
+    time.sleep(random.uniform(0, 0.03))
+    process.kill()
+    process.wait()
+    killed_after = all_checkpoints(folder)[-1].name if all_checkpoints(folder) else "nothing"
+    assert killed_after != "checkpoint-40"
+    run_script(*flags, "--resume_from_checkpoint", "auto", folder=folder)
+    name = "checkpoint-40/synthetic.safetensors"
+    assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), killed_after

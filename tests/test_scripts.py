@@ -67,7 +67,7 @@ def test_own_model_and_images(finished):
     cwd, done = finished
     folder = cwd / "outputs" / "colours-lgm-tiny-dinov2-ipc1"
     assert "| trained on" in done.stdout and "tiny-dinov2@24" in done.stdout
-    for row in ("random real images", "central real images", "distilled", "nearest class mean", "all real images"):
+    for row in ("random real images", "centroid real images", "distilled", "nearest class mean", "all real images"):
         assert f"| {row} " in done.stdout
     for name in ("README.md", "preview.png", "comparison.png", "timelapse.gif", "lgm_config.json", "results.json"):
         assert (folder / name).stat().st_size > 0
@@ -194,4 +194,4 @@ def test_the_demo_beats_real_images(tmp_path):
     run(cwd=tmp_path)
     rows = DistilledSet.from_pretrained(tmp_path / "outputs" / "demo").results
     top1 = {r["training_set"]: r["mean"] for r in rows if (r["backbone"], r["metric"]) == ("demo-vit", "top-1")}
-    assert top1["distilled"] > max(top1["random real images"], top1["central real images"])
+    assert top1["distilled"] > max(top1["random real images"], top1["centroid real images"])
