@@ -169,6 +169,11 @@ def prepare_output_dir(args: LGMConfig, overwrite: bool) -> None:
         raise ValueError(f"{folder}: found {found[-1]}: add --resume_from_checkpoint auto or --overwrite")
 
 
+def without_folders(flag: str) -> str:
+    """A flag as it may be published: of a path its last part."""
+    return Path(flag).name if Path(flag.partition("@")[0]).exists() or Path(flag).is_absolute() else flag
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`; what a user can mend is one sentence on standard error, and exit status 1."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

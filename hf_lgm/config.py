@@ -70,8 +70,8 @@ class LGMConfig(TrainingArguments):
     be moved from its default: a `ValueError` names it and what to use instead.
 
     `max_steps=300`, `learning_rate=0.02` and `views_per_step=10` were measured on CIFAR-10 (500 images per class, 96
-    pixels) through two backbones. Top-1 on the same backbone, MobileNetV1 0.25 / 0.5, at a learning rate of 0.01: 53.5 /
-    57.4; 0.02: 55.0 / 59.0; on the first also 0.03: 55.2 and 0.05: 55.1, with transfer falling by one to four points.
+    pixels) through MobileNetV1 0.25 and 0.5. Top-1 on the same backbone at a learning rate of 0.01: 53.5 and 57.4; at
+    0.02: 55.0 and 59.0; on the first also 55.2 at 0.03 and 55.1 at 0.05, with transfer falling by up to four points.
     Twice the steps with half the views cost the same time and gave 53.9 at 0.01.
 
     Args:

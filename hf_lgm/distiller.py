@@ -55,7 +55,8 @@ class LGMDistiller(ResumableRun):
             nothing.
         processing_class (*optional*): The image processor of a live model, where it was not loaded from a repository.
         callbacks (`list[TrainerCallback]`, *optional*): Beside the progress bar, the time-lapse and the trackers.
-        source (`dict`, *optional*): Where the real images come from, for the card: `dataset`, `license`, ….
+        provenance (`dict`, *optional*): What the card says besides: `command`, and as `source` the `dataset` and its
+            `license`.
 
     Raises:
         ValueError: If the datasets can't be distilled, or their classes differ.
@@ -69,7 +70,7 @@ class LGMDistiller(ResumableRun):
         eval_dataset: Dataset | LabelledImages | None = None,
         processing_class: Any = None,
         callbacks: Sequence[TrainerCallback] | None = None,
-        source: dict[str, Any] | None = None,
+        provenance: dict[str, Any] | None = None,
     ) -> None:
         self.args = args or LGMConfig()
         if train_dataset is None:
@@ -85,7 +86,7 @@ class LGMDistiller(ResumableRun):
         self.backbone = FrozenBackbone.wrap(model, processing_class).to(self.accelerator.device)
         if self.args.bf16:
             self.backbone.model.to(torch.bfloat16)
-        self.source = source or {}
+        self.provenance = provenance or {}
         self.seconds = 0.0
         self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)
         self.owned = owned_range(len(self.labels), self.accelerator.process_index, self.accelerator.num_processes)
@@ -187,7 +188,8 @@ class LGMDistiller(ResumableRun):
         config = {
             "settings": self.args.own_settings(),
             "backbone": self.backbone.describe(),
-            "source": {**self.source, "num_images": len(self.train_images)},
+            **self.provenance,
+            "source": {**self.provenance.get("source", {}), "num_images": len(self.train_images)},
             "run": {
                 "steps": self.state.global_step,
                 "seconds": round(self.seconds, 1),

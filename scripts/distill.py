@@ -18,6 +18,7 @@ from hf_lgm.cli import (
     parse_arguments,
     prepare_output_dir,
     run_script,
+    without_folders,
 )
 from hf_lgm.comparison import compare
 from hf_lgm.demo import DEMO_DATASET, DEMO_LICENSE
@@ -49,11 +50,13 @@ def main() -> None:
         prepare_output_dir(run, run_args.overwrite)
     backbones = model_args.load()
     train, evaluation = data_args.load(dataset, args.seed)
-    source = {"dataset": Path(dataset).name if Path(dataset).exists() else dataset}
+    source = {"dataset": without_folders(dataset)}
     if dataset == DEMO_DATASET:
         source["license"] = DEMO_LICENSE
+    command = " ".join(["accelerate launch scripts/distill.py", *map(without_folders, sys.argv[1:])])
+    provenance = {"source": source, "command": command}
     distillers = {
-        name: LGMDistiller(backbones[0], run, train, evaluation, source=source) for name, run in runs.items()
+        name: LGMDistiller(backbones[0], run, train, evaluation, provenance=provenance) for name, run in runs.items()
     }
     for distiller in distillers.values():
         distiller.train()

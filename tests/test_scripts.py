@@ -82,6 +82,14 @@ def test_nothing_of_this_machine_is_in_what_is_published(finished):
         assert "/" + str(cwd).split("/")[1] + "/" not in text and os.uname().nodename not in text
 
 
+def test_the_card_has_the_command_with_the_last_parts_of_paths(finished):
+    cwd, _ = finished
+    config = json.loads(next(cwd.rglob("lgm_config.json")).read_text())
+    assert config["command"].startswith("accelerate launch scripts/distill.py --model tiny-dinov2 --dataset colours ")
+    assert "--eval_models tiny-dinov2@24 --max_steps 4" in config["command"]
+    assert config["command"] in next(cwd.rglob("README.md")).read_text()
+
+
 def test_the_table_is_of_the_saved_images(finished, model_folder, dataset_folder):
     """What was printed is found again with the folder alone."""
     from hf_lgm import ProbeProtocol, evaluate_probe, load_images
