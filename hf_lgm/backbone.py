@@ -5,17 +5,17 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
 from huggingface_hub.errors import GatedRepoError
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .demo import demo_folder
-from .hub import HubError, check_not_a_missing_path, must_use_cache
+from .hub import HubError, existing_path_or_id, must_use_cache
 from .preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class FrozenBackbone(nn.Module):
         self.mean: torch.Tensor
         self.std: torch.Tensor
         config = getattr(model, "config", None)
-        if getattr(config, "model_type", None) in _REFUSED or type(model).__name__.endswith("Backbone"):
+        is_backbone_class = isinstance(model, PreTrainedModel) and type(model).__name__.endswith("Backbone")
+        if getattr(config, "model_type", None) in _REFUSED or is_backbone_class:
             raise ValueError(
                 f"{type(model).__name__} does not give one feature vector per image. Wrap it in a torch.nn.Module "
                 "that does, and pass that to FrozenBackbone."
@@ -81,6 +82,8 @@ class FrozenBackbone(nn.Module):
         *,
         image_size: int | None = None,
         resize_ratio: float | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
         feature_pooling: Pooling | None = None,
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
@@ -93,6 +96,8 @@ class FrozenBackbone(nn.Module):
             name_or_path (`str`): Hub id, folder, or the name of a demo backbone.
             image_size (`int`, *optional*): Another input side than the processor's.
             resize_ratio (`float`, *optional*): Another resize before the crop than the processor's.
+            image_mean (`Sequence[float]`, *optional*): Another mean per channel than the processor's, for [0, 1].
+            image_std (`Sequence[float]`, *optional*): Likewise the standard deviation.
             feature_pooling (`str`, *optional*): Another pooling than the model's own.
             dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Precision of the weights.
             revision (`str`, *optional*): Branch, tag or commit.
@@ -104,7 +109,7 @@ class FrozenBackbone(nn.Module):
             HubError: If the repository can't be had; the message says what to do.
             ValueError: If it is not a vision model that `AutoModel` knows.
         """
-        check_not_a_missing_path(name_or_path, "--model")
+        name_or_path = existing_path_or_id(name_or_path, "--model")
         source = str(demo_folder(name_or_path) or name_or_path)
         hub_kwargs = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
         hub_kwargs["local_files_only"] = must_use_cache(source, "model")
@@ -124,7 +129,7 @@ class FrozenBackbone(nn.Module):
         name = Path(name_or_path).name if Path(source).is_dir() else name_or_path  # a path says where, not what
         if image_size not in (None, preprocessing.image_size):
             name = f"{name}@{image_size}"
-        preprocessing = preprocessing.override(image_size, resize_ratio)
+        preprocessing = preprocessing.override(image_size, resize_ratio, image_mean, image_std)
         backbone = cls(model, preprocessing, feature_pooling, name, info["missing_keys"])
         logger.info("Backbone %s", json.dumps(backbone.describe()))
         return backbone
@@ -140,15 +145,11 @@ class FrozenBackbone(nn.Module):
             return model
         if isinstance(model, str):
             return cls.from_pretrained(model)
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         if processing_class is not None:
             return cls(model, Preprocessing.from_processor(processing_class, config))
-        if config is not None and config._name_or_path:
-            return cls(
-                model,
-                Preprocessing.from_pretrained(config._name_or_path, config),
-                name=Path(config._name_or_path).name,
-            )
+        if source := getattr(config, "_name_or_path", ""):
+            return cls(model, Preprocessing.from_pretrained(source, config), name=Path(source).name)
         raise TypeError(
             f"What does {type(model).__name__} take? Give its image processor as processing_class, or wrap it: "
             "FrozenBackbone(module, Preprocessing(image_size=…, mean=…, std=…))."
@@ -178,6 +179,7 @@ class FrozenBackbone(nn.Module):
             "revision": getattr(getattr(self.model, "config", None), "_commit_hash", None),
             "pooling": self.pooling,
             "feature_size": self.dim,
+            "dtype": str(self.dtype).removeprefix("torch."),
             "image_size": p.image_size,
             "resize_ratio": round(p.resize_ratio, 6),
             "mean": [round(value, 6) for value in p.mean],
@@ -187,7 +189,8 @@ class FrozenBackbone(nn.Module):
     @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of everything that decides the features: weights, precision, pooling and preprocessing."""
-        digest = hashlib.sha256(json.dumps({**self.describe(), "name": None, "revision": None}).encode())
+        described = {**self.describe(), "name": None, "revision": None, "model": _settings_and_code(self.model)}
+        digest = hashlib.sha256(json.dumps(described, default=repr).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -253,15 +256,44 @@ class FrozenBackbone(nn.Module):
             pooled = embeds if embeds is not None else pooled
         if self.pooling == "cls":
             token = getattr(output, "cls_token_value", None)
-            return token if token is not None else tokens[:, 0]
+            if token is not None:
+                return token
         if self.pooling in ("pooler", "projection"):
             if pooled is None:
                 raise ValueError(f"{self.name} has no {self.pooling}: choose another --feature_pooling, such as mean.")
             return pooled
+        if (self.pooling == "gap") != (tokens.ndim == 4) or tokens.ndim < 3:
+            raise ValueError(
+                f"{self.name} gives {'a map' if tokens.ndim == 4 else 'tokens' if tokens.ndim == 3 else 'vectors'} of "
+                f"shape {tuple(tokens.shape)}, which --feature_pooling {self.pooling} does not fit. Leave it out."
+            )
+        if self.pooling == "cls":
+            return tokens[:, 0]
         if self.pooling == "gap":
             channels_last = tokens.ndim == 4 and self.model.__class__.__name__.startswith("Sam2")
             return tokens.mean(dim=(1, 2) if channels_last else (2, 3))
         return tokens.mean(dim=1)
+
+
+def _settings_and_code(model: nn.Module) -> list[Any]:
+    """What decides features besides weights: a model's configuration, or the code and constants of a module."""
+    config = getattr(model, "config", None)
+    if isinstance(config, PreTrainedConfig):
+        unrelated = {"transformers_version", "architectures", "dtype", "_name_or_path", "id2label", "label2id"}
+        return [{name: value for name, value in config.to_dict().items() if name not in unrelated}]
+    own = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
+    code = sorted(map(_source, own))
+    constants = [
+        sorted((k, v) for k, v in vars(m).items() if isinstance(v, (int, float, str))) for m in model.modules()
+    ]
+    return [repr(model), code, constants]
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # typed at a prompt
+        return kind.__qualname__
 
 
 def _takes_text(model: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """What can be removed from a run without changing its result: progress, previews, the time-lapse."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from .figures import grid, save_timelapse
 from .preprocessing import to_images
 
 _MAX_IMAGES = 100
+_MAX_PIXELS = 640_000
 _FRAMES = 40
 
 
@@ -33,16 +35,24 @@ class Timelapse(TrainerCallback):
     one's images.
     """
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forget the frames of a run that came to nothing."""
+        if state.is_world_process_zero and state.global_step == 0:
+            shutil.rmtree(_frame_folder(args), ignore_errors=True)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Keep one frame of `model`, the synthetic images."""
-        if not state.is_world_process_zero or state.global_step % max(1, state.max_steps // _FRAMES):
+        is_due = state.global_step % max(1, state.max_steps // _FRAMES) == 0 or state.global_step == state.max_steps
+        if not (state.is_world_process_zero and is_due):
             return
         folder = _frame_folder(args)
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            grid(to_images(kwargs["model"]()[:_MAX_IMAGES])).save(folder / f"{state.global_step:06d}.png")
+            grid(to_images(kwargs["model"]()[:_MAX_IMAGES]), _MAX_PIXELS).save(folder / f"{state.global_step:06d}.png")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

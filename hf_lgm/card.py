@@ -28,7 +28,7 @@ def render_card(dataset: Dataset, config: dict[str, Any], results: list[dict[str
         license=source.get("license", "unknown"),
         task_categories=["image-classification"],
         size_categories=[_size_category(len(dataset))],
-        annotations_creators=["machine-generated"],
+        annotations_creators=None if is_real else ["machine-generated"],
         tags=["dataset-distillation", "linear-gradient-matching", "hf_lgm", *([] if is_real else ["synthetic"])],
         dataset_info={
             "features": dataset.features._to_yaml_list(),

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
@@ -61,15 +62,19 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: If the folder is not a checkpoint.
+            ValueError: If it is damaged.
         """
         folder = Path(folder)
         if not (folder / _TENSORS).is_file():
             raise FileNotFoundError(
                 f"--resume_from_checkpoint: '{folder}' is no checkpoint; expected {_TENSORS} in it."
             )
-        run = json.loads((folder / _RUN).read_text())
-        state = TrainerState.load_from_json(str(folder / _STATE))
-        return cls(load_file(folder / _TENSORS), state, run["identity"], run["seconds"])
+        try:
+            run = json.loads((folder / _RUN).read_text())
+            state = TrainerState.load_from_json(str(folder / _STATE))
+            return cls(load_file(folder / _TENSORS), state, run["identity"], run["seconds"])
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise ValueError(f"--resume_from_checkpoint: '{folder}' is damaged ({error}): remove it.") from error
 
     def check_identity(self, identity: dict[str, Any]) -> None:
         """Refuse to go on with other settings or data than those it was made with.
@@ -125,9 +130,19 @@ def remove_old_checkpoints(output_dir: str | Path, keep: int | None) -> None:
             shutil.rmtree(folder)
 
 
+def remove_later_checkpoints(output_dir: str | Path, step: int) -> None:
+    """Remove what a run that goes on from `step` will write anew."""
+    for folder in all_checkpoints(output_dir):
+        if int(folder.name.removeprefix(_PREFIX)) > step:
+            shutil.rmtree(folder)
+
+
 @contextmanager
 def checkpoint_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGUSR1 are noted in while the block runs, instead of what they did before."""
+    """A list that SIGTERM and SIGUSR1 are noted in while the block runs, instead of what they did before.
+
+    A SIGTERM that nobody has taken out of the list by its end does then what it would have done.
+    """
     noted: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
@@ -144,3 +159,5 @@ def checkpoint_signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        if signal.SIGTERM in noted:
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser
 
 from .backbone import FrozenBackbone, Pooling
@@ -20,10 +21,16 @@ from .config import LGMConfig, ignored_fields
 from .data import LabelledImages
 from .demo import DEMO_DATASET, DEMO_MODELS
 from .distilled_set import DATA_FILE, PUBLISHED_FILES
-from .hub import HubError
+from .hub import existing_path_or_id
 from .loading import load_images
 
 logger = logging.getLogger(__name__)
+
+# What a user can mend: files, the Hub, the disk, a missing package, a recipe, a dataset, the memory, a setting.
+_MENDABLE = (
+    OSError, ImportError, yaml.YAMLError, DatasetsError, torch.OutOfMemoryError, ValueError, TypeError,
+    FloatingPointError,
+)  # fmt: skip
 
 DEFAULT_DATASET = "clane9/imagenet-100"
 # Downloads that nobody should start without knowing.
@@ -49,12 +56,24 @@ class ModelArguments:
     resize_ratio: float | None = field(
         default=None, metadata={"help": "Resize of real images before the crop; 1 keeps all of a square image."}
     )
+    image_mean: list[float] | None = field(default=None, metadata={"help": "Mean of --model's input, in [0, 1]."})
+    image_std: list[float] | None = field(default=None, metadata={"help": "Standard deviation of --model's input."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of --model."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Let code of the model's repository run."})
 
     def load(self) -> list[FrozenBackbone]:
-        """The backbone to distil through, then those to evaluate on."""
+        """The backbone to distil through, then those to evaluate on.
+
+        Raises:
+            ValueError: If two have the same name, which would be one column of the table.
+        """
         names = [self.model or DEMO_MODELS[0], *self.eval_models]
+        only_first: dict[str, Any] = {
+            "feature_pooling": self.feature_pooling,
+            "image_mean": self.image_mean,
+            "image_std": self.image_std,
+            "revision": self.revision,
+        }
         backbones = []
         for position, name in enumerate(names):
             name, _, side = name.partition("@")
@@ -63,11 +82,13 @@ class ModelArguments:
                     name,
                     image_size=int(side) if side else self.image_size,
                     resize_ratio=self.resize_ratio,
-                    feature_pooling=self.feature_pooling,
                     trust_remote_code=self.trust_remote_code,
-                    revision=self.revision if position == 0 else None,
+                    **(only_first if position == 0 else {}),
                 )
             )
+        called = [backbone.name for backbone in backbones]
+        if len(set(called)) < len(called):
+            raise ValueError(f"Two backbones have the same name: {', '.join(called)}. Rename a folder.")
         return backbones
 
 
@@ -99,6 +120,7 @@ class DataArguments:
             raise ValueError(
                 f"--dataset needs a --model to distil it through, such as {', '.join(DEMO_MODELS)} or a Hub id."
             )
+        existing_path_or_id(self.dataset, "--dataset")  # before a backbone is downloaded
         return self.dataset
 
     def load(self, dataset: str, seed: int) -> tuple[LabelledImages, LabelledImages]:
@@ -128,7 +150,7 @@ def parse_arguments(
         types (`Sequence[type]`): Dataclasses.
         description (`str`): What `--help` begins with.
         argv (`Sequence[str]`): The flags.
-        default_config (`Path`): The YAML file that is read where there are no flags at all.
+        default_config (`Path`): The YAML file that is read where neither one, nor a model, nor a dataset is named.
 
     Raises:
         FileNotFoundError: If the YAML file is not there.
@@ -141,9 +163,10 @@ def parse_arguments(
     for action in parser._actions:
         if action.dest in hidden:  # as they are; LGMConfig refuses by name what is given all the same
             action.help, action.type, action.default = argparse.SUPPRESS, None, hidden[action.dest]
-    config = parser.parse_known_args(argv)[0].config if argv else default_config
+    given = parser.parse_known_args(argv)[0]
+    config = given.config if given.config or given.model or given.dataset else default_config
     if config is not None:
-        parser.set_defaults(**_read_yaml(config, {action.dest for action in parser._actions}))
+        parser.set_defaults(**_read_yaml(config, {action.dest: action for action in parser._actions}))
     return parser.parse_args_into_dataclasses(list(argv), look_for_args_file=False)[: len(types)]
 
 
@@ -180,11 +203,24 @@ def run_script(main: Callable[[], None]) -> None:
     logging.getLogger("hf_lgm").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     _use_all_cores()
     try:
+        _check_launch()
         main()
-    except (ValueError, TypeError, FileNotFoundError, HubError, FloatingPointError) as error:
+    except _MENDABLE as error:
         if os.environ.get("HF_LGM_TRACEBACK"):
             raise
-        sys.exit(f"\nerror: {error}\n(HF_LGM_TRACEBACK=1 shows where)")
+        advice = ""
+        if isinstance(error, torch.OutOfMemoryError):
+            advice = " Use a smaller --chunk_size, --views_per_step or --per_device_eval_batch_size."
+        sys.exit(f"\nerror: {error}{advice}\n(HF_LGM_TRACEBACK=1 shows where)")
+
+
+def _check_launch() -> None:
+    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing."""
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "This launch was meant for several processes and started one. For several on a CPU: "
+            "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 scripts/distill.py"
+        )
 
 
 def _use_all_cores() -> None:
@@ -195,11 +231,16 @@ def _use_all_cores() -> None:
         )
 
 
-def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
+def _read_yaml(path: Path, known: dict[str, argparse.Action]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"--config: there is no file '{path}'.")
     values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"--config: {path} has unknown flags: {', '.join(unknown)}. --help lists those there are.")
+    for name, value in values.items():
+        if known[name].nargs in ("+", "*"):  # one value where a list is meant
+            values[name] = value if isinstance(value, list) else [value]
+        elif value is False and name.endswith("_strategy"):  # YAML's reading of a bare no
+            values[name] = "no"
     return values

@@ -71,6 +71,7 @@ def compare(
     accelerator: Accelerator,
     protocol: ProbeProtocol,
     batch_size: int = 64,
+    num_workers: int = 0,
 ) -> Comparison:
     """Distilled sets beside as many random and centroid real images, the nearest class mean, and all real images.
 
@@ -82,12 +83,13 @@ def compare(
         accelerator (`accelerate.Accelerator`): Shares out the encoding of real images.
         protocol ([`ProbeProtocol`]): How probes are trained; random images are drawn anew for each seed.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
     """
     first = next(iter(distilled.values()))
     config = {"settings": first.config.get("settings", {})}
     classes, per_class = train.num_classes, len(first.dataset) // train.num_classes
     size, ratio = first.dataset[0]["image"].width, backbones[0].preprocessing.resize_ratio
-    z = extract_features(backbones[0], train, accelerator, batch_size)
+    z = extract_features(backbones[0], train, accelerator, batch_size, num_workers)
     draws = [random_rows(train.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
     random_sets = [real_image_set(train, rows, size, ratio, config) for rows in draws]
     centroid = real_image_set(train, centroid_rows(z, train.labels, classes, per_class), size, ratio, config)
@@ -108,9 +110,10 @@ def compare(
                     protocol=protocol,
                     accelerator=accelerator,
                     batch_size=batch_size,
+                    num_workers=num_workers,
                 )
             )
-        results += _references(backbone, train, evaluation, accelerator, protocol, batch_size)
+        results += _references(backbone, train, evaluation, accelerator, protocol, batch_size, num_workers)
     shown = {"random real images": random_sets[0], "centroid real images": centroid, **distilled}
     return Comparison(shown, results)
 
@@ -122,11 +125,13 @@ def _references(
     accelerator: Accelerator,
     protocol: ProbeProtocol,
     batch_size: int,
+    num_workers: int,
 ) -> list[ProbeResult]:
     """What all real images give through one backbone."""
     device = accelerator.device
     z, z_eval = (
-        extract_features(backbone, images, accelerator, batch_size).to(device) for images in (train, evaluation)
+        extract_features(backbone, images, accelerator, batch_size, num_workers).to(device)
+        for images in (train, evaluation)
     )
     y, y_eval = train.labels.to(device), evaluation.labels.to(device)
     return [

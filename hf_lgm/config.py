@@ -2,10 +2,16 @@
 
 import dataclasses
 import functools
+import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal, get_args
 
+import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.utils import strtobool
 
 from .augmentation import ViewSettings
 from .synthetic import Parameterization
@@ -13,7 +19,7 @@ from .synthetic import Parameterization
 Initialization = Literal["noise", "centroid", "random"]
 RealFeatures = Literal["cached", "online"]
 
-# Inherited fields that do what Transformers documents.
+# Inherited fields that do what Transformers documents; bf16 is the precision of the backbone's weights.
 HONOURED = (
     "output_dir",
     "max_steps",
@@ -36,8 +42,6 @@ HONOURED = (
     "run_name",
     "project",
     "disable_tqdm",
-    "log_level",
-    "log_level_replica",
     "per_device_eval_batch_size",
     "dataloader_num_workers",
     "resume_from_checkpoint",
@@ -45,6 +49,8 @@ HONOURED = (
     "ddp_timeout",
     "local_rank",
 )
+
+_VIEWS_PER_CHUNK = 128
 
 _INSTEAD = {
     "num_train_epochs": "max_steps",
@@ -93,8 +99,9 @@ class LGMConfig(TrainingArguments):
             they have.
         probe_std (`float`, *optional*, defaults to 0.01): Standard deviation of the random probe's weights. Zero
             matches class means alone, which is SFM (arXiv 2602.05391).
-        chunk_size (`int`, *optional*): Synthetic images encoded at a time on each process; all of them where not
-            given. The result does not depend on it, memory does, and more than one chunk costs a second forward pass.
+        chunk_size (`int`, *optional*): Synthetic images encoded at a time on each process; where not given, as many as
+            make 128 views. The result does not depend on it, memory does (about 13 GB for 128 views through a ViT-B at
+            224 pixels), and more than one chunk costs a second forward pass.
         eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
         eval_learning_rate (`float`, *optional*, defaults to 1e-3): Learning rate of these probes.
 
@@ -139,7 +146,10 @@ class LGMConfig(TrainingArguments):
     )
     probe_std: float = field(default=0.01, metadata={"help": "Standard deviation of the random probe; 0 is SFM."})
     chunk_size: int | None = field(
-        default=None, metadata={"help": "Synthetic images encoded at a time: less memory, same result, more time."}
+        default=None,
+        metadata={
+            "help": "Synthetic images encoded at a time: less memory, same result, more time; 128 views' worth."
+        },
     )
     eval_seeds: int = field(default=5, metadata={"help": "Probes that an accuracy is the mean of."})
     eval_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of these probes."})
@@ -152,6 +162,18 @@ class LGMConfig(TrainingArguments):
             raise ValueError(
                 "There are no epochs and nothing is selected: eval_strategy and save_strategy are no or steps."
             )
+
+    @functools.cached_property
+    def _setup_devices(self) -> torch.device:
+        """The device; joins Accelerate's state where there is one.
+
+        Transformers resets that state for every new `TrainingArguments`, under the hands of a distiller that exists.
+        """
+        cpu = self.use_cpu or bool(strtobool(os.environ.get("ACCELERATE_USE_CPU", "false")))
+        timeout = timedelta(seconds=self.ddp_timeout)
+        self.distributed_state = PartialState(cpu=cpu, backend=self.ddp_backend, timeout=timeout)
+        self._n_gpu = int(self.distributed_state.device.type != "cpu")
+        return self.distributed_state.device
 
     @classmethod
     def paper(cls, **overrides: Any) -> "LGMConfig":
@@ -166,6 +188,11 @@ class LGMConfig(TrainingArguments):
         return cls(**{**settings, **overrides})
 
     @property
+    def images_per_chunk(self) -> int:
+        """`chunk_size`, or the default for the number of views."""
+        return self.chunk_size or max(1, _VIEWS_PER_CHUNK // self.views_per_step)
+
+    @property
     def views(self) -> ViewSettings:
         """How views of the synthetic images are made."""
         low, high = self.crop_scale
@@ -175,23 +202,17 @@ class LGMConfig(TrainingArguments):
         """Everything that decides the result, as it goes into files: no paths, no logging."""
         names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in _parent_fields()]
         inherited = ["max_steps", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "bf16"]
-        without = (
-            "output_dir",
-            "logging_steps",
-            "save_steps",
-            "save_total_limit",
-            "chunk_size",
-            "eval_seeds",
-            "eval_learning_rate",
-        )
+        without = ("chunk_size", "eval_seeds", "eval_learning_rate")
         return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
 
     def _check_inherited_fields(self) -> None:
         for name, default in ignored_fields().items():
-            if getattr(self, name) not in (default, getattr(_normalised(), name)):
+            value = getattr(self, name)
+            is_default = value == default or (not value and not default)  # __post_init__ makes None False, and so on
+            if not is_default and value != AcceleratorConfig():
                 instead = _INSTEAD.get(name)
                 advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
-                raise ValueError(f"LGMConfig does not take {name}={getattr(self, name)!r}; {advice}.")
+                raise ValueError(f"LGMConfig does not take {name}={value!r}; {advice}.")
 
     def _check_values(self) -> None:
         for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size"):
@@ -223,12 +244,6 @@ def ignored_fields() -> dict[str, Any]:
         for f in dataclasses.fields(TrainingArguments)
         if f.name not in HONOURED
     }
-
-
-@functools.cache
-def _normalised() -> TrainingArguments:
-    """Defaults as `__post_init__` leaves them, which is how `dataclasses.replace` hands them on."""
-    return TrainingArguments(output_dir="unused")
 
 
 def _parent_fields() -> set[str]:

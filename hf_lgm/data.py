@@ -24,7 +24,7 @@ class LabelledImages:
     """One split: images that stay where they are, and their labels as class indices 0 … C - 1.
 
     Args:
-        dataset (`datasets.Dataset`): Rows, untouched.
+        dataset (`datasets.Dataset`): The column of the images, in files or memory.
         image_column (`str`): The column that holds the images.
         labels (`torch.Tensor`): Shape (N,), class indices.
         class_names (`list[str]`): Length C.
@@ -62,7 +62,10 @@ class LabelledImages:
         image_column = _find_column(dataset, datasets.Image, image_column_name, "image_column_name")
         label_column = _find_column(dataset, ClassLabel, label_column_name, "label_column_name")
         labels, names = _encode(dataset, label_column)
-        images = cls(dataset, image_column, labels, names)
+        pictures = dataset.select_columns([image_column]).with_format(None)  # nothing else is decoded with them
+        if not pictures.features[image_column].decode:
+            pictures = pictures.cast_column(image_column, datasets.Image())
+        images = cls(pictures, image_column, labels, names)
         unlabelled = int((labels == _UNLABELLED).sum())
         if unlabelled:
             logger.warning("%d of %d rows have no label and are left out", unlabelled, len(labels))
@@ -154,6 +157,11 @@ def _find_column(dataset: Dataset, feature: type, name: str | None, flag: str) -
     if name is not None:
         if name not in dataset.features:
             raise ValueError(f"--{flag}: there is no column '{name}'. Found: {columns}.")
+        if feature is datasets.Image and not isinstance(dataset.features[name], datasets.Image):
+            raise ValueError(
+                f"--{flag}: '{name}' has type {_describe(dataset.features[name])}, not Image. Columns: {columns}. Of "
+                "paths or bytes, dataset.cast_column makes one."
+            )
         return name
     found = [column for column, kind in dataset.features.items() if isinstance(kind, feature)]
     if len(found) != 1:

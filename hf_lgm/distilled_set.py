@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from .augmentation import ViewSettings
 from .card import render_card
 from .figures import save_preview
-from .hub import check_not_a_missing_path, must_use_cache
+from .hub import existing_path_or_id, must_use_cache
 from .preprocessing import to_images, to_rgb, to_tensor
 
 # Everything that a set consists of; what else lies in its folder is never read or published.
@@ -73,8 +73,7 @@ class DistilledSet:
             FileNotFoundError: If the folder or its data file is not there.
             HubError: If the Hub can't be reached.
         """
-        name_or_path = os.fspath(name_or_path)
-        check_not_a_missing_path(name_or_path, "--sets")
+        name_or_path = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
         folder = Path(name_or_path)
         if not folder.is_dir():
             cached = must_use_cache(name_or_path, "dataset")
@@ -99,7 +98,9 @@ class DistilledSet:
         folder = Path(folder)
         (folder / DATA_FILE).parent.mkdir(parents=True, exist_ok=True)
         table = datasets.table.embed_table_storage(self.dataset.with_format("arrow")[:])  # bytes, not paths of files
-        Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(folder / DATA_FILE))
+        temporary = folder / ".train.parquet.tmp"  # outside data/, where load_dataset would see it
+        Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(temporary))
+        temporary.rename(folder / DATA_FILE)
         _write_json(folder / CONFIG_FILE, self.config)
         _write_json(folder / RESULTS_FILE, self.results)
         save_preview(self.dataset, folder / PREVIEW_FILE)

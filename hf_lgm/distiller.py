@@ -1,6 +1,7 @@
 """The method: synthetic images whose gradient for a random probe points where the real images' gradient points."""
 
 import functools
+import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ class LGMDistiller(ResumableRun):
         if train_dataset is None:
             raise ValueError("LGMDistiller needs a train_dataset: the real images to distil.")
         self.train_images = LabelledImages.wrap(train_dataset)
-        check_classes(self.train_images)
+        check_classes(self.train_images, self.args.images_per_class)
         self.eval_images = None
         if eval_dataset is not None:
             self.eval_images = align_classes(LabelledImages.wrap(eval_dataset), self.train_images.class_names)
@@ -90,9 +91,7 @@ class LGMDistiller(ResumableRun):
         self.seconds = 0.0
         self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)
         self.owned = owned_range(len(self.labels), self.accelerator.process_index, self.accelerator.num_processes)
-        self.images = SyntheticImages(
-            self.owned, self.backbone.preprocessing.synthetic_size, self.args.seed, self.args.parameterization
-        ).to(self.accelerator.device)
+        self.images = self._new_images()
         self.optimizer = self._new_optimizer()
         self.state = TrainerState()
         self.control = TrainerControl()
@@ -101,9 +100,10 @@ class LGMDistiller(ResumableRun):
         self.callback_handler = CallbackHandler(
             [DefaultFlowCallback(), *shown, Timelapse(), *trackers, *(callbacks or [])], self.images, None, None, None
         )
+        self.control = self.callback_handler.on_init_end(self.args, self.state, self.control)
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
-        """Optimise the images; the output's `training_loss` is the last step's.
+        """Optimise the images; the output's `training_loss` is the last that was logged.
 
         SIGTERM writes a checkpoint and ends the process, SIGUSR1 writes one and goes on.
 
@@ -121,15 +121,19 @@ class LGMDistiller(ResumableRun):
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         with checkpoint_signals() as signals:
             for step in range(self.state.global_step, self.args.max_steps):
+                self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
                 self._grow_if_due(step)
                 loss = self.training_step(step, next(real_features))
+                self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
                 self.optimizer.step()
+                self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
                 self.state.global_step = step + 1
                 self.seconds = seconds_before + time.time() - started
                 self.control = self.callback_handler.on_step_end(self.args, self.state, self.control)
                 self._log_evaluate_save(loss, signals)
                 if self.control.should_training_stop:
                     break
+        self._check_finite()
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         last_loss = next((log["loss"] for log in reversed(self.state.log_history) if "loss" in log), float("nan"))
         return TrainOutput(self.state.global_step, last_loss, {"train_runtime": self.seconds})
@@ -143,7 +147,7 @@ class LGMDistiller(ResumableRun):
         """
         self.optimizer.zero_grad(set_to_none=True)
         encode = functools.partial(self._encode_views, step=step)
-        encoding = ChunkedEncoding(encode, self.images(), torch.tensor(self.owned), self.args.chunk_size)
+        encoding = ChunkedEncoding(encode, self.images(), torch.tensor(self.owned), self.args.images_per_chunk)
         z = gather_rows(self.accelerator, encoding.z, len(self.labels)).flatten(0, 1)  # (n * K, D)
         y = self.labels.repeat_interleave(self.args.views_per_step).to(z.device)
         W = self._draw_probe(step).to(z.device)  # (C, D)
@@ -173,6 +177,7 @@ class LGMDistiller(ResumableRun):
             accelerator=self.accelerator,
             protocol=protocol or ProbeProtocol(learning_rate=self.args.eval_learning_rate, seeds=self.args.eval_seeds),
             batch_size=self.args.per_device_eval_batch_size,
+            num_workers=self.args.dataloader_num_workers,
         )
         metrics = {"eval_accuracy": result.mean, "eval_accuracy_std": result.std}
         if "top-5" in result.accuracies:
@@ -250,6 +255,10 @@ class LGMDistiller(ResumableRun):
             self.args.dataloader_num_workers,
         )
 
+    def _new_images(self) -> SyntheticImages:
+        args, size = self.args, self.backbone.preprocessing.synthetic_size
+        return SyntheticImages(self.owned, size, args.seed, args.parameterization).to(self.backbone.mean)
+
     def _initialize_images(self) -> None:
         """Let the images begin as real ones of their classes, where that is asked for."""
         if self.args.init == "noise":
@@ -260,18 +269,23 @@ class LGMDistiller(ResumableRun):
         else:
             rows = centroid_rows(self._cached_features(), images.labels, images.num_classes, per_class)
         own_rows = rows[self.owned.start : self.owned.stop]
+        if len(own_rows) == 0:  # more processes than images
+            self.images.set_num_levels(len(self.images.sides))
+            return
         real = real_image_set(images, own_rows, self.images.size, self.backbone.preprocessing.resize_ratio)
-        self.images.start_from(real.pixels().to(self.accelerator.device))
+        self.images.start_from(real.pixels())
 
     def _grow_if_due(self, step: int) -> None:
         """Add pyramid levels, evenly spread over the start of the run; Adam starts afresh (paper, section 3.2)."""
-        interval = max(1, int(self.args.max_steps * self.args.growth_share / max(1, len(self.images.sides) - 1)))
-        due = min(len(self.images.sides), 1 + step // interval)
+        span, missing_at_start = int(self.args.max_steps * self.args.growth_share), len(self.images.sides) - 1
+        due = 1 + (missing_at_start if step >= span else step * missing_at_start // span)
         while len(self.images.levels) < due:
             self.images.grow()
             self.optimizer = self._new_optimizer()
 
     def _identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""
-        data = {"images": self.train_images.fingerprint, "class_names": self.train_images.class_names}
+        images = self.train_images
+        labels = hashlib.sha256(images.labels.numpy().tobytes()).hexdigest()
+        data = {"images": images.fingerprint, "labels": labels, "class_names": images.class_names}
         return {**self.args.own_settings(), "backbone": self.backbone.fingerprint, **data}

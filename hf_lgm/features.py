@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def _checksum(z: torch.Tensor) -> str:
 
 def _write_shard(path: Path, z: torch.Tensor) -> None:
     """Write under another name first: a file that is there is whole."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     save_file({"z": z}, temporary, {"sha256": _checksum(z)})
     os.replace(temporary, path)
 
@@ -198,27 +199,31 @@ class OnlineFeatures:
         self.seed = seed
         self.accelerator = accelerator
         self.num_workers = num_workers
+        self._order = (-1, torch.empty(0))  # of one epoch
 
     def rows(self, step: int) -> torch.Tensor:
         """The rows of one step's batch, of shape (batch_size,)."""
         epoch, batch = divmod(step, len(self.images) // self.batch_size)
-        order = torch.randperm(len(self.images), generator=seeded_generator(self.seed, "order", epoch))
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        if self._order[0] != epoch:
+            generator = seeded_generator(self.seed, "order", epoch)
+            self._order = epoch, torch.randperm(len(self.images), generator=generator)
+        return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
 
     @torch.no_grad()
     def batches(self, first_step: int, last_step: int) -> Iterator[LabelledFeatures]:
         """The real features of each step from `first_step` up to, not including, `last_step`."""
         mine = owned_range(self.batch_size, self.accelerator.process_index, self.accelerator.num_processes)
         steps = range(first_step, last_step)
-        own_rows = [self.rows(step)[mine.start : mine.stop].tolist() for step in steps]
         pixels = _RandomSquares(self.images, self.backbone, self.seed)
-        keyed = [[(step, row) for row in rows] for step, rows in zip(steps, own_rows, strict=True)]
-        loader = DataLoader(pixels, batch_sampler=keyed, num_workers=self.num_workers)
-        for step, rows, batch in zip(steps, own_rows, loader, strict=True):
+        keys = ([(step, row) for row in self.rows(step)[mine.start : mine.stop].tolist()] for step in steps)
+        loader = DataLoader(pixels, batch_sampler=keys, num_workers=self.num_workers)
+        for step, batch in zip(steps, loader, strict=True):
+            rows = self.rows(step)
             batch = batch.to(self.backbone.mean.device).to(self.backbone.mean.dtype) / 255
-            views = random_views(batch, rows, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
+            own = rows[mine.start : mine.stop].tolist()
+            views = random_views(batch, own, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
             z = gather_rows(self.accelerator, self.backbone(views), self.batch_size)
-            y = self.images.labels[self.rows(step)].to(z.device)
+            y = self.images.labels[rows].to(z.device)
             yield LabelledFeatures(z, y, uniform_weights(y))
 
 

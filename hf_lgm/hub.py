@@ -4,6 +4,7 @@ import functools
 import logging
 from pathlib import Path
 
+from datasets.config import HF_DATASETS_CACHE
 from huggingface_hub import constants, get_session, is_offline_mode, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound, HTTPError
 
@@ -47,20 +48,23 @@ def must_use_cache(repo_id: str, repo_type: str) -> bool:
     return True
 
 
-def check_not_a_missing_path(name: str, flag: str) -> None:
-    """Refuse what can only be a path and is not there, before it is taken for a Hub id.
+def existing_path_or_id(name: str, flag: str) -> str:
+    """The name, with a leading `~` expanded.
 
     Raises:
-        FileNotFoundError: If `name` has the form of a path and no such folder exists.
+        FileNotFoundError: If it can only be a path, and there is no such folder.
     """
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path and not Path(name).expanduser().exists():
         raise FileNotFoundError(
             f"{flag}: there is no folder '{name}'. Expected a local folder or a Hub id 'user/name'."
         )
+    return str(Path(name).expanduser()) if name.startswith("~") else name
 
 
 def _is_cached(repo_id: str, repo_type: str) -> bool:
+    if repo_type == "dataset" and (Path(HF_DATASETS_CACHE) / repo_id.replace("/", "___")).is_dir():
+        return True
     try:
         repos = scan_cache_dir().repos
     except CacheNotFound:

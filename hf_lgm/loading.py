@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from .data import LabelledImages, listed
 from .demo import DEMO_DATASET, load_digits_images
-from .hub import HubError, check_not_a_missing_path, must_use_cache
+from .hub import HubError, existing_path_or_id, must_use_cache
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def load_splits(dataset: str, dataset_config: str | None = None) -> DatasetDict:
     """
     if dataset == DEMO_DATASET:
         return load_digits_images()
-    check_not_a_missing_path(dataset, "--dataset")
+    dataset = existing_path_or_id(dataset, "--dataset")
     must_use_cache(dataset, "dataset")
     try:
         return datasets.load_dataset(dataset, dataset_config)
@@ -99,11 +99,11 @@ def load_splits(dataset: str, dataset_config: str | None = None) -> DatasetDict:
         raise ValueError(f"--dataset: '{dataset}' can't be loaded: {error}") from error
 
 
-def check_classes(images: LabelledImages) -> None:
+def check_classes(images: LabelledImages, images_per_class: int = 1) -> None:
     """Refuse what can't be distilled.
 
     Raises:
-        ValueError: If there are fewer than two classes, or a class has no image.
+        ValueError: If there are fewer than two classes, or a class has no image, or fewer than are to be made of it.
     """
     if images.num_classes < 2:
         raise ValueError(f"Expected at least two classes, found {images.num_classes}: {images.class_names}")
@@ -113,6 +113,11 @@ def check_classes(images: LabelledImages) -> None:
         raise ValueError(
             f"{len(empty)} of {images.num_classes} classes have no image to distil: {listed(empty)}. "
             "Name the classes to use with --classes."
+        )
+    if counts.min() < images_per_class:
+        name = images.class_names[int(counts.argmin())]
+        raise ValueError(
+            f"images_per_class={images_per_class} is more than the {int(counts.min())} real images of class '{name}'."
         )
 
 

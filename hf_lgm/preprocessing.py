@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,12 +37,20 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     resize_ratio: float = DEFAULT_RESIZE_RATIO
 
-    def override(self, image_size: int | None = None, resize_ratio: float | None = None) -> "Preprocessing":
+    def override(
+        self,
+        image_size: int | None = None,
+        resize_ratio: float | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> "Preprocessing":
         """The same with what a user asked for."""
         return replace(
             self,
             image_size=self.image_size if image_size is None else image_size,
             resize_ratio=self.resize_ratio if resize_ratio is None else resize_ratio,
+            mean=tuple(mean or self.mean),
+            std=tuple(std or self.std),
         )
 
     @property
@@ -100,9 +109,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as 8-bit RGB: transparency over white, 16-bit values scaled rather than cut off."""
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I"):  # "I;16" has 16 bits; "I", a wide type, is used for 8 and for 16
         values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values >> 8 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8))
+        is_16_bit = image.mode != "I" or values.max(initial=0) > 255
+        image = Image.fromarray((values >> 8 if is_16_bit else values).clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("floating-point images (mode 'F') have no agreed range: convert them to 8-bit RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -96,6 +96,7 @@ def evaluate_probe(
     views: ViewSettings | None = None,
     accelerator: Accelerator | None = None,
     batch_size: int = 64,
+    num_workers: int = 0,
 ) -> ProbeResult:
     """Accuracy of linear probes that are trained on a small set of images.
 
@@ -108,6 +109,7 @@ def evaluate_probe(
         views ([`ViewSettings`], *optional*): Views to train on; defaults to those that the set was made with.
         accelerator (`accelerate.Accelerator`, *optional*): Shares out the encoding of the real images.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
 
     Raises:
         ValueError: If the classes of the two differ.
@@ -124,9 +126,11 @@ def evaluate_probe(
         [_view_features(backbone, s, protocol.views, views, seed, batch_size) for seed, s in enumerate(sets)]
     )
     y = sets[0].labels.to(z.device)
-    z_eval = extract_features(backbone, real, accelerator, batch_size).to(z)
+    z_eval = extract_features(backbone, real, accelerator, batch_size, num_workers).to(z)
     scores = probe_accuracies(z, y, z_eval, real.labels.to(z.device), real.num_classes, protocol)
-    return ProbeResult(name, backbone.name, protocol.description, scores)
+    low, high = views.crop_scale
+    protocol_and_views = f"{protocol.description}, crops of {low:g} to {high:g}{', flips' if views.flip else ''}"
+    return ProbeResult(name, backbone.name, protocol_and_views, scores)
 
 
 def full_data_probe(

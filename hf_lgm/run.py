@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
@@ -16,6 +17,7 @@ from .checkpoint import (
     Checkpoint,
     all_checkpoints,
     load_state_tensors,
+    remove_later_checkpoints,
     remove_old_checkpoints,
     state_tensors,
 )
@@ -46,6 +48,10 @@ class ResumableRun(ABC):
         """Metrics of the images as they are now."""
 
     @abstractmethod
+    def _new_images(self) -> SyntheticImages:
+        """Images of this process, with their first level."""
+
+    @abstractmethod
     def _initialize_images(self) -> None:
         """Put the images where a new run begins."""
 
@@ -61,14 +67,13 @@ class ResumableRun(ABC):
 
     def _log_evaluate_save(self, loss: torch.Tensor, signals: list[int]) -> None:
         """What the callbacks asked for, and the checkpoint that a signal asks for."""
-        alone = self.accelerator.num_processes == 1
         if self.control.should_log or self.control.should_save:
             self._check_finite()
         if self.control.should_log:
             self._log({"loss": loss.item(), "levels": len(self.images.levels)})
         if self.control.should_evaluate:
             self.evaluate()
-        if (alone or self.control.should_log) and (signum := self._agreed_signal(signals)):
+        if signum := self._agreed_signal(signals):
             logger.warning("Signal %d: saved %s", signum, self._save_checkpoint())
             signals.clear()
             if signum == signal.SIGTERM:  # die of it, as the sender expects
@@ -79,8 +84,10 @@ class ResumableRun(ABC):
 
     def _agreed_signal(self, signals: list[int]) -> int:
         """The signal that any process was sent, 0 for none; they do not arrive everywhere in the same step."""
-        own = torch.tensor([max(signals, default=0)], device=self.accelerator.device)
-        return int(self.accelerator.gather(own).max())
+        own = max(signals, default=0)
+        if self.accelerator.num_processes == 1:
+            return own
+        return int(self.accelerator.gather(torch.tensor([own], device=self.accelerator.device)).max())
 
     def _log(self, logs: dict[str, float]) -> None:
         self.state.log_history.append({**logs, "step": self.state.global_step})
@@ -103,16 +110,28 @@ class ResumableRun(ABC):
         """Begin at step 0, or where a checkpoint stopped."""
         args = self.args
         resume_from_checkpoint = resume_from_checkpoint or args.resume_from_checkpoint
+        found = all_checkpoints(args.output_dir)
         folder = Path(str(resume_from_checkpoint)) if resume_from_checkpoint else None
         if resume_from_checkpoint in (True, "auto"):
-            folder = next(reversed(all_checkpoints(args.output_dir)), None)
+            folder = found[-1] if found else None
+        elif found and not folder:
+            raise ValueError(
+                f"{args.output_dir}: found {found[-1].name}: resume_from_checkpoint=True goes on there; or choose "
+                "another output_dir, or remove it."
+            )
+        [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
+        self.images = self._new_images()
+        self.callback_handler.model = self.images
         if folder:
             self._restore(Checkpoint.load(folder))
+            if self.accelerator.is_main_process:
+                remove_later_checkpoints(args.output_dir, self.state.global_step)
             logger.info("Going on at step %d from %s", self.state.global_step, folder)
         else:
-            self.state = TrainerState()
+            self.state, self.seconds = TrainerState(), 0.0
             self._initialize_images()
             self.optimizer = self._new_optimizer()
+        logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
         self._bad_step = torch.tensor(-1, device=self.accelerator.device)
         self.state.max_steps = args.max_steps
         self.state.compute_steps(args, args.max_steps)

@@ -1,5 +1,6 @@
 """The images that are learned: parameters of a pyramid (or of plain pixels), decoded to values in [0, 1]."""
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -80,16 +81,16 @@ class SyntheticImages(nn.Module):
             images (`torch.Tensor`): Shape (n, 3, size, size), values in [0, 1].
         """
         self.set_num_levels(len(self.sides))
-        logits = torch.logit(images.double().clamp(_MARGIN, 1 - _MARGIN)) / 2
-        rest = torch.einsum("ij,njhw->nihw", torch.linalg.inv(_COLOUR).to(logits.device), logits)
+        logits = torch.logit(images.cpu().double().clamp(_MARGIN, 1 - _MARGIN)) / 2  # not every device has float64
+        rest = torch.einsum("ij,njhw->nihw", torch.linalg.inv(_COLOUR), logits)
         with torch.no_grad():
             for side, level in zip(self.sides, self.levels, strict=True):
                 level.copy_(F.adaptive_avg_pool2d(rest, side))
-                rest = rest - _upsample(level.double(), self.size)
+                rest = rest - _upsample(level.cpu().double(), self.size)
 
     def forward(self) -> torch.Tensor:
         """The images, of shape (n, 3, size, size) with values in [0, 1]."""
-        total = torch.stack([_upsample(level, self.size) for level in self.levels]).sum(dim=0)
+        total = functools.reduce(torch.add, (_upsample(level, self.size) for level in self.levels))
         return torch.sigmoid(2 * torch.einsum("ij,njhw->nihw", self.colour.to(total.dtype), total))
 
     def _noise(self, level: int) -> torch.Tensor:

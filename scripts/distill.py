@@ -46,6 +46,8 @@ def main() -> None:
         f"distilled from {init}": dataclasses.replace(args, init=init, output_dir=f"{args.output_dir}-from-{init}")
         for init in run_args.also_init
     }
+    if run_args.also_init and args.resume_from_checkpoint not in (None, "auto"):
+        raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
     for run in runs.values():
         prepare_output_dir(run, run_args.overwrite)
     backbones = model_args.load()
@@ -70,6 +72,7 @@ def main() -> None:
         distiller.accelerator,
         ProbeProtocol(learning_rate=args.eval_learning_rate, seeds=args.eval_seeds),
         args.per_device_eval_batch_size,
+        args.dataloader_num_workers,
     )
     for each in distillers.values():
         each.save_model(results=[row for result in comparison.results for row in result.rows()])
@@ -81,6 +84,7 @@ def main() -> None:
         print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
         print(f'Use:     datasets.load_dataset("{folder}")')
         print("Next:    accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID")
+    distiller.accelerator.end_training()
 
 
 if __name__ == "__main__":

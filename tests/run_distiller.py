@@ -34,5 +34,4 @@ args = LGMConfig(
 )
 backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
 distiller = LGMDistiller(backbone, args, make_dataset(classes=flags.classes), callbacks=[Terminate(flags.sigterm_at)])
-distiller.images.double()
 distiller.train(flags.resume_from_checkpoint)

@@ -80,7 +80,7 @@ def test_the_preview_stays_under_two_megabytes(tmp_path):
 def test_what_is_no_set(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a distilled set: it has no data/train-00000-of-00001.parquet"):
         DistilledSet.from_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match="--sets: there is no folder './absent'"):
+    with pytest.raises(FileNotFoundError, match="DistilledSet: there is no folder './absent'"):
         DistilledSet.from_pretrained("./absent")
     with pytest.raises(OSError, match="The dataset 'user/absent' can't be fetched"):
         DistilledSet.from_pretrained("user/absent")

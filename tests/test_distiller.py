@@ -103,7 +103,6 @@ def test_chunks_give_the_same_images(backbone, splits, tmp_path):
             str(tmp_path / "out"), max_steps=5, chunk_size=chunk_size, save_strategy="no", disable_tqdm=True
         )
         distiller = LGMDistiller(backbone.double(), args, splits["train"])
-        distiller.images.double()
         distiller.train()
         return levels_of(distiller)
 

@@ -106,7 +106,7 @@ def test_evaluate_probe(backbone, real_set, splits):
     (row,) = result.rows()
     assert row == {
         "training_set": "real", "backbone": "tiny-dinov2", "metric": "top-1", "mean": result.mean, "std": result.std,
-        "n_seeds": 2, "protocol": "probe: 200 Adam steps, lr 0.01, cosine, 4 cached views",
+        "n_seeds": 2, "protocol": "probe: 200 Adam steps, lr 0.01, cosine, 4 cached views, crops of 0.08 to 1, flips",
     }  # fmt: skip
 
 
