@@ -26,11 +26,8 @@ from .loading import load_images
 
 logger = logging.getLogger(__name__)
 
-# What a user can mend: files, the Hub, the disk, a missing package, a recipe, a dataset, the memory, a setting.
-_MENDABLE = (
-    OSError, ImportError, yaml.YAMLError, DatasetsError, torch.OutOfMemoryError, ValueError, TypeError,
-    FloatingPointError,
-)  # fmt: skip
+# What a user can mend: files, the Hub, the disk, a missing package, a dataset, the memory, a setting.
+_MENDABLE = (OSError, ImportError, DatasetsError, torch.OutOfMemoryError, ValueError, TypeError, FloatingPointError)
 
 DEFAULT_DATASET = "clane9/imagenet-100"
 # Downloads that nobody should start without knowing.
@@ -234,7 +231,10 @@ def _use_all_cores() -> None:
 def _read_yaml(path: Path, known: dict[str, argparse.Action]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"--config: there is no file '{path}'.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config: {path} is not YAML: {error}") from error
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"--config: {path} has unknown flags: {', '.join(unknown)}. --help lists those there are.")

@@ -25,12 +25,19 @@ parser = ArgumentParser()
 parser.add_argument("--output_dir")
 parser.add_argument("--classes", type=int, default=4)
 parser.add_argument("--max_steps", type=int, default=6)
+parser.add_argument("--init", default="noise")
 parser.add_argument("--resume_from_checkpoint")
 parser.add_argument("--sigterm_at", type=int)
 flags = parser.parse_args()
 
 args = LGMConfig(
-    flags.output_dir, max_steps=flags.max_steps, save_steps=3, save_total_limit=9, views_per_step=2, disable_tqdm=True
+    flags.output_dir,
+    init=flags.init,
+    max_steps=flags.max_steps,
+    save_steps=3,
+    save_total_limit=9,
+    views_per_step=2,
+    disable_tqdm=True,
 )
 backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
 distiller = LGMDistiller(backbone, args, make_dataset(classes=flags.classes), callbacks=[Terminate(flags.sigterm_at)])

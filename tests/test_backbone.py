@@ -150,6 +150,53 @@ def test_overrides_are_in_the_name_and_the_fingerprint(model_folder):
     assert FrozenBackbone.from_pretrained(model_folder, dtype=torch.bfloat16).fingerprint != native.fingerprint
 
 
+class Scaled(nn.Module):
+    """A constant and code that no weight shows."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images):
+        return images.mean(dim=(2, 3)) * self.factor
+
+
+class Shifted(Scaled):
+    def forward(self, images):
+        return images.mean(dim=(2, 3)) + self.factor
+
+
+def test_the_fingerprint_holds_constants_code_and_configuration():
+    def fingerprint(module):
+        return FrozenBackbone(module, Preprocessing(16), name="m").fingerprint
+
+    assert fingerprint(Scaled(2)) == fingerprint(Scaled(2))
+    assert len({fingerprint(Scaled(2)), fingerprint(Scaled(3)), fingerprint(Shifted(2))}) == 3
+    model = build("dinov2")
+    before = fingerprint(model)
+    model.config.layer_norm_eps = 0.1
+    assert fingerprint(model) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "message"),
+    [
+        ("convnext", "cls", r"gives a map of shape \(1, 16, 4, 4\), which --feature_pooling cls does not fit"),
+        ("convnext", "mean", "does not fit"),
+        ("vit", "gap", "gives tokens of shape"),
+        ("vit-mae", "pooler", "has no pooler"),
+    ],
+)
+def test_a_pooling_that_does_not_fit(name, pooling, message):
+    with pytest.raises(ValueError, match=message):
+        FrozenBackbone(build(name), Preprocessing(32), pooling=pooling).dim  # noqa: B018
+
+
+def test_normalisation_can_be_chosen(model_folder):
+    backbone = FrozenBackbone.from_pretrained(model_folder, image_mean=[0, 0, 0], image_std=[1, 1, 1])
+    assert backbone.preprocessing.mean == (0, 0, 0) and backbone.std.flatten().tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [

@@ -61,6 +61,7 @@ def test_rows_without_label_are_left_out_and_counted(caplog):
             "Expected one column of type Image, found 2",
         ),
         (dataset_of([[0, 1]], List(Value("int64"))), {"label_column_name": "label"}, "expected one class per image"),
+        (make_dataset(), {"image_column_name": "label"}, "'label' has type ClassLabel, not Image"),
         (make_dataset(), {"classes": ["class 0", "dog"]}, "'dog' is no class of this dataset. Found 3: class 0"),
         (make_dataset(), {"classes": ["class 0", "0"]}, "names a class twice"),
     ],
@@ -73,6 +74,13 @@ def test_what_can_not_be_understood(dataset, arguments, message):
 def test_splits_are_not_a_split(splits):
     with pytest.raises(TypeError, match=r"found DatasetDict; choose one of its splits, such as dataset\['test'\]"):
         LabelledImages.from_dataset(splits)
+
+
+def test_formats_and_undecoded_images_do_not_matter(train_images):
+    expected = train_images.image(5).tobytes()
+    assert LabelledImages.from_dataset(make_dataset().with_format("torch")).image(5).tobytes() == expected
+    undecoded = make_dataset().cast_column("image", Image(decode=False))
+    assert LabelledImages.from_dataset(undecoded).image(5).tobytes() == expected
 
 
 def test_classes_are_renumbered_in_the_order_given(train_images):

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import random
 import signal
@@ -154,6 +155,15 @@ def test_nan_stops_with_its_step_and_the_last_good_checkpoint_stays(make, tmp_pa
     assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-4"]
 
 
+def test_nan_after_the_last_log_is_found(make):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            model.levels[0].data.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError, match="in step 1"):
+        make(callbacks=[Poison()], save_strategy="no", logging_steps=100).train()
+
+
 def test_images_that_are_not_finite_are_not_saved(make, tmp_path):
     class Poison(TrainerCallback):
         def on_step_end(self, args, state, control, model, **kwargs):
@@ -182,6 +192,40 @@ def test_other_settings_do_not_go_on(make, change, message):
 def test_what_does_not_decide_the_result_may_change(make):
     make(max_steps=4).train()
     make(max_steps=4, logging_steps=1, chunk_size=1).train(resume_from_checkpoint="auto")
+
+
+def test_other_labels_do_not_go_on(make, splits):
+    """The same images and class names, so only the labels tell."""
+    make(max_steps=4).train()
+    other = make(max_steps=4)
+    other.train_images = dataclasses.replace(other.train_images, labels=other.train_images.labels.flip(0))
+    with pytest.raises(ValueError, match="labels="):
+        other.train(resume_from_checkpoint=True)
+
+
+def test_checkpoints_of_another_run_are_not_mixed_with(make, tmp_path):
+    make().train()
+    with pytest.raises(ValueError, match="found checkpoint-12: resume_from_checkpoint=True goes on there"):
+        make(max_steps=4).train()
+    assert len(all_checkpoints(tmp_path / "out")) == 2
+    resumed = make()
+    resumed.train(resume_from_checkpoint=tmp_path / "out" / "checkpoint-8")  # the later one is written anew
+    assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-8", "checkpoint-12"]
+
+
+def test_training_again_starts_again(make):
+    distiller = make(save_strategy="no")
+    distiller.train()
+    first = levels_of(distiller)
+    distiller.train()
+    assert_same_bits(levels_of(distiller), first)
+
+
+def test_another_configuration_does_not_disturb(make):
+    """Transformers resets Accelerate's state for every TrainingArguments."""
+    distiller = make(max_steps=2)
+    LGMConfig(seed=7)
+    assert distiller.train().global_step == 2
 
 
 def test_auto_without_a_checkpoint_starts(make):
@@ -230,6 +274,10 @@ def test_the_folder_is_what_load_dataset_sees(make, splits):
         (lambda data, model: LGMDistiller(model, None, data, make_dataset(classes=2)), "missing class 2"),
         (lambda data, model: LGMDistiller(model, None, make_dataset(classes=1)), "at least two classes, found 1"),
         (lambda data, model: LGMDistiller(model, None, data).evaluate(), "needs an eval_dataset"),
+        (
+            lambda data, model: LGMDistiller(model, LGMConfig(images_per_class=9), data),
+            "images_per_class=9 is more than the 8 real images of class 'class 0'",
+        ),
     ],
 )
 def test_what_can_not_be_distilled(backbone, splits, build, message):
@@ -270,11 +318,12 @@ def test_processes_agree(tmp_path, processes):
 
 
 def test_more_processes_than_images_and_another_number_resumes(tmp_path):
-    """Three processes for two images; then one goes on from where the three were."""
-    run_script("--classes", "2", folder=tmp_path / "one")
-    run_script("--classes", "2", folder=tmp_path / "three", processes=3)
+    """Three processes for two images; then one goes on from where the three were. From real images, too."""
+    flags = ["--classes", "2", "--init", "centroid"]
+    run_script(*flags, folder=tmp_path / "one")
+    run_script(*flags, folder=tmp_path / "three", processes=3)
     checkpoint = str(tmp_path / "three" / "checkpoint-3")
-    run_script("--classes", "2", "--resume_from_checkpoint", checkpoint, folder=tmp_path / "three")
+    run_script(*flags, "--resume_from_checkpoint", checkpoint, folder=tmp_path / "three")
     one, resumed = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "three")
     for name, tensor in one.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=1e-12)

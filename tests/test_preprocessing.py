@@ -73,6 +73,7 @@ def with_alpha() -> Image.Image:
         (Image.fromarray(GREY), [[0, 0, 0], [128, 128, 128]]),
         (Image.fromarray(GREY).convert("1", dither=0), [[0, 0, 0], [255, 255, 255]]),
         (Image.fromarray(GREY.astype(np.uint16) * 257), [[0, 0, 0], [128, 128, 128]]),  # I;16
+        (Image.fromarray((GREY // 2).astype(np.uint16)), [[0, 0, 0], [0, 0, 0]]),  # I;16, all of it dark
         (Image.fromarray(GREY.astype(np.int32) * 257), [[0, 0, 0], [128, 128, 128]]),  # 16-bit PNGs of old
         (Image.fromarray(GREY.astype(np.int32)), [[0, 0, 0], [128, 128, 128]]),  # 8-bit values in a wide type
         (Image.fromarray(GREY).convert("P"), [[0, 0, 0], [128, 128, 128]]),

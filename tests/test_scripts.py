@@ -169,6 +169,24 @@ def test_errors_are_one_sentence(run_here, flags, message):
     assert message in error and error.startswith("\nerror: ")
 
 
+def test_a_launch_that_became_one_process(run_here, monkeypatch):
+    """What `accelerate launch --cpu --num_processes 2` leaves behind."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert "meant for several processes and started one" in run_here()[1]
+
+
+def test_two_backbones_of_one_name(run_here, model_folder, dataset_folder):
+    _, error = run_here("--model", model_folder, "--eval_models", model_folder, "--dataset", dataset_folder)
+    assert "Two backbones have the same name: tiny-dinov2, tiny-dinov2" in error
+
+
+def test_broken_yaml_and_single_values_for_lists(run_here, tmp_path):
+    (tmp_path / "broken.yaml").write_text("model: [a")
+    assert "broken.yaml" in run_here("--config", "broken.yaml")[1]
+    (tmp_path / "single.yaml").write_text("model: demo-vit\nclasses: 3\nsave_strategy: no\n")
+    assert "Expected at least two classes, found 1: ['3']" in run_here("--config", "single.yaml")[1]
+
+
 def test_unknown_flags_in_yaml(run_here, tmp_path):
     (tmp_path / "recipe.yaml").write_text("max_step: 3\n")
     assert "recipe.yaml has unknown flags: max_step" in run_here("--config", "recipe.yaml")[1]
@@ -191,10 +209,13 @@ def test_help_shows_what_can_be_set_and_nothing_else(run_here):
 def test_the_demo_with_fewer_steps(run_here, tmp_path):
     """The settings of the demo, short; `pytest -m slow` runs all of it."""
     flags = ["--max_steps", "8", "--eval_seeds", "2", "--disable_tqdm", "true"]
-    printed, error = run_here("--config", ROOT / "recipes" / "demo.yaml", *flags)
+    printed, error = run_here(*flags)  # no model, no dataset: the demo
     assert error is None and "distilled from centroid" in printed and "demo-convnext" in printed
     card = (tmp_path / "outputs" / "demo" / "README.md").read_text()
     assert "license: cc-by-4.0" in card and "# demo-digits in 10 images" in card
+    assert "add --resume_from_checkpoint auto or --overwrite" in run_here(*flags)[1]
+    again, error = run_here(*flags, "--resume_from_checkpoint", "auto")
+    assert error is None and again.split("|")[:40] == printed.split("|")[:40]
 
 
 @pytest.mark.slow
