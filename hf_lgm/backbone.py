@@ -1,7 +1,6 @@
 """Any vision model as one function: images in [0, 1] to features, frozen, with a gradient to the pixels."""
 
 import functools
-import hashlib
 import inspect
 import json
 import logging
@@ -12,9 +11,10 @@ from typing import Any, Literal, cast, get_args
 import torch
 from huggingface_hub.errors import GatedRepoError
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from .demo import demo_folder
+from .fingerprint import model_fingerprint
 from .hub import HubError, existing_path_or_id, must_use_cache
 from .preprocessing import Preprocessing
 
@@ -189,12 +189,7 @@ class FrozenBackbone(nn.Module):
     @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of everything that decides the features: weights, precision, pooling and preprocessing."""
-        described = {**self.describe(), "name": None, "revision": None, "model": _settings_and_code(self.model)}
-        digest = hashlib.sha256(json.dumps(described, default=repr).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return model_fingerprint(self.model, {**self.describe(), "name": None, "revision": None})
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         """Stays in eval mode: frozen means frozen."""
@@ -273,27 +268,6 @@ class FrozenBackbone(nn.Module):
             channels_last = tokens.ndim == 4 and self.model.__class__.__name__.startswith("Sam2")
             return tokens.mean(dim=(1, 2) if channels_last else (2, 3))
         return tokens.mean(dim=1)
-
-
-def _settings_and_code(model: nn.Module) -> list[Any]:
-    """What decides features besides weights: a model's configuration, or the code and constants of a module."""
-    config = getattr(model, "config", None)
-    if isinstance(config, PreTrainedConfig):
-        unrelated = {"transformers_version", "architectures", "dtype", "_name_or_path", "id2label", "label2id"}
-        return [{name: value for name, value in config.to_dict().items() if name not in unrelated}]
-    own = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
-    code = sorted(map(_source, own))
-    constants = [
-        sorted((k, v) for k, v in vars(m).items() if isinstance(v, (int, float, str))) for m in model.modules()
-    ]
-    return [repr(model), code, constants]
-
-
-def _source(kind: type) -> str:
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # typed at a prompt
-        return kind.__qualname__
 
 
 def _takes_text(model: nn.Module) -> bool:
