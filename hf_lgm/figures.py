@@ -33,10 +33,10 @@ def save_preview(dataset: Dataset, path: Path) -> Path:
 
 
 def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.Image:
-    """Images in rows of ten, or in a square where they are more than a hundred; shrunk to fit `max_pixels`."""
+    """Images in rows of ten, or in a square where they are more than a hundred; at least 96 pixels each if that fits `max_pixels`."""
     columns = max(min(_MAX_COLUMNS, len(images)), math.isqrt(len(images) - 1) + 1 if len(images) > 100 else 1)
     rows = math.ceil(len(images) / columns)
-    side = images[0].width
+    side = max(images[0].width, _CELL)  # small images are enlarged, to be seen
     if max_pixels:
         side = max(1, min(side, math.isqrt(max_pixels // (rows * columns))))
     blank = [Image.new("RGB", images[0].size, "white")] * (rows * columns - len(images))
