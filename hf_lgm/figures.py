@@ -33,7 +33,7 @@ def save_preview(dataset: Dataset, path: Path) -> Path:
 
 
 def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.Image:
-    """Images in rows of ten, or in a square where they are more than a hundred; at least 96 pixels each if that fits `max_pixels`."""
+    """Images in rows of ten, in a square where they are over a hundred; 96 pixels each, less to fit `max_pixels`."""
     columns = max(min(_MAX_COLUMNS, len(images)), math.isqrt(len(images) - 1) + 1 if len(images) > 100 else 1)
     rows = math.ceil(len(images) / columns)
     side = max(images[0].width, _CELL)  # small images are enlarged, to be seen
