@@ -27,7 +27,7 @@ class ProbeProtocol:
     """How a probe is trained: Adam with a cosine schedule, on one view of each image per step, made and encoded once.
 
     The paper makes fresh views for 1,000 epochs, at a learning rate of 1e-3 * batch / 256. For ten images that is
-    3.9e-5 and has not converged by then. Showing a probe all of its views in every step costs it 2 to 3 points.
+    3.9e-5 and has not converged by then. Showing a probe all of its views in every step costs it 1 to 3 points.
 
     Args:
         steps (`int`, *optional*, defaults to 1000): Updates.
