@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .figures import grid, save_timelapse
+from .figures import PREVIEW_PIXELS, grid, save_timelapse
 from .preprocessing import to_images
 
 _MAX_IMAGES = 100
-_MAX_PIXELS = 640_000
 _FRAMES = 40
 
 
@@ -52,7 +51,8 @@ class Timelapse(TrainerCallback):
         folder = _frame_folder(args)
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            grid(to_images(kwargs["model"]()[:_MAX_IMAGES]), _MAX_PIXELS).save(folder / f"{state.global_step:06d}.png")
+            images = to_images(kwargs["model"]()[:_MAX_IMAGES])
+        grid(images, PREVIEW_PIXELS).save(folder / f"{state.global_step:06d}.png")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -100,8 +100,8 @@ class LGMConfig(TrainingArguments):
         probe_std (`float`, *optional*, defaults to 0.01): Standard deviation of the random probe's weights. Zero
             matches class means alone, which is SFM (arXiv 2602.05391).
         chunk_size (`int`, *optional*): Synthetic images encoded at a time on each process; where not given, as many as
-            make 128 views. The result does not depend on it, memory does (about 13 GB for 128 views through a ViT-B at
-            224 pixels), and more than one chunk costs a second forward pass.
+            make 128 views. The result does not depend on it, memory does (an estimated 13 GB for 128 views through a
+            ViT-B at 224 pixels), and more than one chunk costs a second forward pass.
         eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
         eval_learning_rate (`float`, *optional*, defaults to 1e-3): Learning rate of these probes.
 

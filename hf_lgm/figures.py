@@ -11,7 +11,7 @@ from diffusers.utils import export_to_gif, make_image_grid
 from PIL import Image, ImageDraw, ImageFont
 
 # Optimised images hardly compress: this many pixels of three bytes each stay under 2 MB as a PNG.
-_PREVIEW_PIXELS = 640_000
+PREVIEW_PIXELS = 640_000
 _MAX_COLUMNS = 10
 _CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER = 96, 4, 150, 110, 24
 
@@ -28,7 +28,7 @@ class ComparisonRow:
 def save_preview(dataset: Dataset, path: Path) -> Path:
     """A grid of all images of a set, at most 2 MB, however many there are."""
     images = [image.convert("RGB") for image in dataset["image"][:]]
-    grid(images, max_pixels=_PREVIEW_PIXELS).save(path, optimize=True)
+    grid(images, max_pixels=PREVIEW_PIXELS).save(path, optimize=True)
     return path
 
 

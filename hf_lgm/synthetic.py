@@ -56,11 +56,6 @@ class SyntheticImages(nn.Module):
         self.register_buffer("colour", _COLOUR.float(), persistent=False)
         self.grow()
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all levels are there."""
-        return len(self.levels) == len(self.sides)
-
     def grow(self) -> None:
         """Add the next finer level: o levels before are scaled by o / (o + 1), the new noise by 1 / (o + 1)."""
         old = len(self.levels)
