@@ -15,7 +15,7 @@ import yaml
 from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser
 
-from .backbone import FrozenBackbone, Pooling
+from .backbone import FrozenBackbone
 from .checkpoint import all_checkpoints
 from .config import LGMConfig, ignored_fields
 from .data import LabelledImages
@@ -23,6 +23,7 @@ from .demo import DEMO_DATASET, DEMO_MODELS
 from .distilled_set import DATA_FILE, PUBLISHED_FILES
 from .hub import existing_path_or_id
 from .loading import load_images
+from .pooling import Pooling
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,7 +66,9 @@ class Preprocessing:
         values = values.get("image_processor", values)  # a multimodal processor's file holds it under this name
         size, crop = values.get("size") or {}, values.get("crop_size") or {}
         image_size = _side(crop) if values.get("do_center_crop") and crop else _side(size)
-        image_size = image_size or _side(getattr(config, "image_size", None)) or 224
+        if image_size is None and values.get("max_num_patches"):  # SigLIP 2: as many patches as fit
+            image_size = values["patch_size"] * math.isqrt(values["max_num_patches"])
+        image_size = image_size or _side(getattr(getattr(config, "vision_config", config), "image_size", None)) or 224
         resized = _side(size) if values.get("do_center_crop") else None
         ratio = max(1.0, resized / image_size) if resized else DEFAULT_RESIZE_RATIO
         normalize = values.get("do_normalize", True)
@@ -76,11 +79,24 @@ class Preprocessing:
         )
 
     @classmethod
+    def from_timm(cls, values: dict[str, Any]) -> "Preprocessing":
+        """Read from timm's `pretrained_cfg`."""
+        return cls(
+            values["input_size"][-1],
+            tuple(values.get("mean", IMAGENET_MEAN)),
+            tuple(values.get("std", IMAGENET_STD)),
+            1 / values.get("crop_pct", 1 / DEFAULT_RESIZE_RATIO),
+        )
+
+    @classmethod
     def from_pretrained(cls, name_or_path: str, config: PreTrainedConfig, **hub_kwargs: Any) -> "Preprocessing":
         """Read from a repository or folder; ImageNet's statistics, with a warning, where it says nothing.
 
-        Some processors have no class that works without torchvision (DINOv3, SAM 2): their JSON says the same.
+        Some processors have no class that works without torchvision (DINOv3, SAM 2): their JSON says the same. A timm
+        model's configuration says it too.
         """
+        if timm_values := getattr(config, "pretrained_cfg", None):
+            return cls.from_timm(timm_values)
         try:
             return cls.from_processor(
                 AutoImageProcessor.from_pretrained(name_or_path, backend="pil", **hub_kwargs), config

@@ -1,65 +1,20 @@
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
 import transformers as tf
+from architectures import ARCHITECTURES
 from conftest import SIDE, make_vit
 from torch import nn
 
 from hf_lgm import FrozenBackbone, Preprocessing
-
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-PATCHES = {"image_size": 32, "patch_size": 8}
-TEXT = {**SMALL, "vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-VISION = {**SMALL, **PATCHES}
-CONVNEXT = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 32}
-RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
-SWIN = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
-
-MODELS = {  # model, pooling that its own outputs ask for, feature size
-    "dinov2": (lambda: tf.Dinov2Model(tf.Dinov2Config(**SMALL, **PATCHES)), "pooler", 32),
-    "vit": (lambda: tf.ViTModel(tf.ViTConfig(**VISION)), "cls", 32),  # the tanh pooler is not used
-    "clip": (
-        lambda: tf.CLIPModel(tf.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16)),
-        "projection",
-        16,
-    ),
-    "clip vision": (lambda: tf.CLIPVisionModel(tf.CLIPVisionConfig(**VISION)), "pooler", 32),
-    "clip vision projection": (
-        lambda: tf.CLIPVisionModelWithProjection(tf.CLIPVisionConfig(**VISION, projection_dim=16)),
-        "projection",
-        16,
-    ),
-    "siglip": (lambda: tf.SiglipModel(tf.SiglipConfig(text_config=TEXT, vision_config=VISION)), "projection", 32),
-    "siglip vision": (lambda: tf.SiglipVisionModel(tf.SiglipVisionConfig(**VISION)), "pooler", 32),
-    "convnext": (lambda: tf.ConvNextModel(tf.ConvNextConfig(**CONVNEXT)), "pooler", 16),
-    "resnet": (lambda: tf.ResNetModel(tf.ResNetConfig(**RESNET)), "pooler", 16),
-    "swin": (lambda: tf.SwinModel(tf.SwinConfig(**SWIN)), "pooler", 16),
-    "mobilenet v1": (lambda: tf.MobileNetV1Model(tf.MobileNetV1Config(depth_multiplier=0.25)), "pooler", 256),
-    "mobilenet v2": (lambda: tf.MobileNetV2Model(tf.MobileNetV2Config(depth_multiplier=0.35)), "pooler", 1280),
-    "vit-mae": (lambda: tf.ViTMAEModel(tf.ViTMAEConfig(**VISION)), "cls", 32),
-    "i-jepa": (lambda: tf.IJepaModel(tf.IJepaConfig(**VISION)), "mean", 32),
-}
+from hf_lgm.preprocessing import to_images, to_tensor
 
 
 def build(name: str) -> nn.Module:
-    """A tiny random model whose batch norms have seen data: with statistics of 0 and 1 deep signals die out."""
-    torch.manual_seed(0)
-    model = MODELS[name][0]()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-        if isinstance(module, nn.Conv2d) and "mobilenet" in name:
-            nn.init.kaiming_normal_(module.weight)
-    if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
-        with torch.no_grad():
-            model.train()(torch.rand(8, 3, 32, 32))
-    return model
-
-
-@pytest.fixture(scope="module", params=MODELS)
-def named_model(request):
-    return request.param, build(request.param)
+    """The tiny model of that name."""
+    return next(row for row in ARCHITECTURES if row.name == name).build()
 
 
 @pytest.fixture
@@ -67,30 +22,8 @@ def images():
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_features_of_every_family(named_model, images):
-    name, model = named_model
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    backbone = FrozenBackbone(model, Preprocessing(image_size=32)).train()
-    assert (backbone.pooling, backbone.dim) == MODELS[name][1:]
-    images.requires_grad_()
-    z = backbone(images)
-    assert z.shape == (2, backbone.dim) and z.isfinite().all() and z.std() > 1e-6
-    torch.testing.assert_close(backbone(images), z, rtol=0, atol=0)  # no dropout, no random masks
-    z.square().sum().backward()
-    assert images.grad.isfinite().all() and images.grad.abs().sum() > 0
-    frozen = backbone.model.state_dict()
-    assert all(torch.equal(frozen[key], value) for key, value in before.items())
-    assert not any(p.requires_grad or p.grad is not None for p in backbone.parameters())
-
-
-def test_another_side_than_the_models_own(named_model):
-    name, model = named_model
-    backbone = FrozenBackbone(model, Preprocessing(image_size=48))
-    assert backbone(torch.rand(1, 3, 48, 48)).shape == (1, MODELS[name][2])
-
-
 def test_normalisation_is_the_processors(images):
-    model = build("dinov2")
+    model = build("DINOv2")
     backbone = FrozenBackbone(model, Preprocessing(32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)))
     normalised = (images - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
     torch.testing.assert_close(backbone(images), model(normalised).pooler_output)
@@ -105,14 +38,14 @@ def test_normalisation_is_the_processors(images):
     ],
 )
 def test_pooling_can_be_chosen(images, pooling, read):
-    model = build("vit")
+    model = build("ViT")
     backbone = FrozenBackbone(model, Preprocessing(32, mean=(0, 0, 0), std=(1, 1, 1)), pooling=pooling)
     torch.testing.assert_close(backbone(images), read(model(images)))
 
 
 def test_a_pooler_that_was_not_in_the_checkpoint_is_not_used(tmp_path):
     """CLIP's post-layernorm is its pooler; a checkpoint without ViT-like poolers leaves random weights behind."""
-    model = build("dinov2")
+    model = build("DINOv2")
     assert FrozenBackbone(model, Preprocessing(32), random_weights={"pooler.dense.weight"}).pooling == "cls"
 
 
@@ -172,7 +105,7 @@ def test_the_fingerprint_holds_constants_code_and_configuration():
 
     assert fingerprint(Scaled(2)) == fingerprint(Scaled(2))
     assert len({fingerprint(Scaled(2)), fingerprint(Scaled(3)), fingerprint(Shifted(2))}) == 3
-    model = build("dinov2")
+    model = build("DINOv2")
     before = fingerprint(model)
     model.config.layer_norm_eps = 0.1
     assert fingerprint(model) != before
@@ -181,15 +114,19 @@ def test_the_fingerprint_holds_constants_code_and_configuration():
 @pytest.mark.parametrize(
     ("name", "pooling", "message"),
     [
-        ("convnext", "cls", r"gives a map of shape \(1, 16, 4, 4\), which --feature_pooling cls does not fit"),
-        ("convnext", "mean", "does not fit"),
-        ("vit", "gap", "gives tokens of shape"),
-        ("vit-mae", "pooler", "has no pooler"),
+        (
+            "ConvNeXt",
+            "cls",
+            r"gives a map of shape \(2, 16, 4, 4\), which --feature_pooling cls does not fit: leave it out",
+        ),
+        ("ConvNeXt", "mean", "does not fit"),
+        ("ViT", "gap", "gives tokens of shape"),
+        ("ViT-MAE", "pooler", "no pooler in its output: choose another --feature_pooling, such as mean"),
     ],
 )
 def test_a_pooling_that_does_not_fit(name, pooling, message):
     with pytest.raises(ValueError, match=message):
-        FrozenBackbone(build(name), Preprocessing(32), pooling=pooling).dim  # noqa: B018
+        FrozenBackbone(build(name), Preprocessing(32), pooling=pooling)
 
 
 def test_normalisation_can_be_chosen(model_folder):
@@ -202,16 +139,6 @@ def test_normalisation_can_be_chosen(model_folder):
     [
         (lambda: FrozenBackbone(make_vit(), Preprocessing(16), pooling="max"), ValueError, "one of cls, pooler, mean"),
         (lambda: FrozenBackbone.wrap(make_vit()), TypeError, "What does Dinov2Model take.*processing_class"),
-        (
-            lambda: FrozenBackbone(tf.BertModel(tf.BertConfig(**TEXT)), Preprocessing(16)),
-            ValueError,
-            "BertModel takes 'input_ids', not images",
-        ),
-        (
-            lambda: FrozenBackbone(tf.ResNetBackbone(tf.ResNetConfig(**RESNET)), Preprocessing(32)),
-            ValueError,
-            "ResNetBackbone does not give one feature vector per image",
-        ),
         (lambda: FrozenBackbone.from_pretrained("./nowhere"), FileNotFoundError, "no folder './nowhere'"),
         (lambda: FrozenBackbone.from_pretrained("user/absent"), OSError, "can't be fetched.*built-in demo"),
     ],
@@ -228,6 +155,86 @@ def test_a_folder_that_is_no_vision_model(tmp_path):
 
 
 def test_a_folder_without_weights(tmp_path):
-    tf.Dinov2Config(**SMALL, **PATCHES).save_pretrained(tmp_path)
+    tf.Dinov2Config().save_pretrained(tmp_path)
     with pytest.raises(OSError, match="can't be loaded: .*model.safetensors"):
+        FrozenBackbone.from_pretrained(str(tmp_path))
+
+
+def test_siglip2_patches_are_its_processors(images):
+    """The same picture through the image processor of Transformers, which cuts patches of its own."""
+    model = build("SigLIP 2 vision").eval()
+    pictures = to_images(images)
+    processor = tf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    with torch.no_grad():
+        expected = model(**processor(pictures, return_tensors="pt")).pooler_output
+    pixels = torch.stack([to_tensor(picture) for picture in pictures]) / 255
+    backbone = FrozenBackbone.wrap(model, processor)
+    assert backbone.image_size == 32
+    torch.testing.assert_close(backbone(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mae_sees_all_of_an_image(images):
+    """The features of a masked autoencoder are those of the ViT with its weights."""
+    mae = build("ViT-MAE")
+    vit = tf.ViTModel(tf.ViTConfig(**mae.config.to_dict()), add_pooling_layer=False)
+    vit.load_state_dict(mae.state_dict())
+    same = [FrozenBackbone(model, Preprocessing(32)) for model in (mae, vit)]
+    torch.testing.assert_close(same[0](images), same[1](images))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_and_precision_can_be_chosen(model_folder, implementation):
+    backbone = FrozenBackbone.from_pretrained(
+        model_folder, attn_implementation=implementation, dtype=torch.bfloat16, image_size=32
+    )
+    assert backbone.model.config._attn_implementation == implementation
+    assert backbone.dtype == torch.bfloat16
+    images = torch.rand(2, 3, 32, 32)
+    reference = FrozenBackbone.from_pretrained(model_folder, image_size=32)
+    torch.testing.assert_close(backbone(images).float(), reference(images), rtol=0.1, atol=0.1)
+
+
+CODE = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class MeanConfig(PreTrainedConfig):
+    model_type = "mean-colour"
+
+
+class MeanModel(PreTrainedModel):
+    config_class = MeanConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.ones(3))
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return self.scale * pixel_values.mean(dim=(2, 3))
+"""
+
+
+def test_code_of_a_repository_runs_only_when_asked(tmp_path):
+    from safetensors.torch import save_file
+
+    auto_map = {"AutoConfig": "colour.MeanConfig", "AutoModel": "colour.MeanModel"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mean-colour", "auto_map": auto_map}))
+    (tmp_path / "colour.py").write_text(CODE)
+    save_file({"scale": torch.full((3,), 2.0)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"'{tmp_path}' runs code of its own.*--trust_remote_code"):
+        FrozenBackbone.from_pretrained(str(tmp_path), image_size=8)
+    backbone = FrozenBackbone.from_pretrained(
+        str(tmp_path), image_size=8, image_mean=[0, 0, 0], image_std=[1, 1, 1], trust_remote_code=True
+    )
+    torch.testing.assert_close(backbone(torch.full((1, 3, 8, 8), 0.25)), torch.full((1, 3), 0.5))
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_a_timm_model_without_timm(tmp_path):
+    values = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.9}
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 0, "pretrained_cfg": values}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ImportError, match=r"needs a package.*timm.*pip install 'hf_lgm\[timm\]'"):
         FrozenBackbone.from_pretrained(str(tmp_path))

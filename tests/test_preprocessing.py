@@ -117,3 +117,8 @@ def test_pixels_round_to_the_nearest_and_come_back():
     image = to_images(values + 0.4 / 255)[0]
     assert torch.equal(to_tensor(image), (values[0] * 255).round().to(torch.uint8))
     assert to_images(torch.full((1, 3, 2, 2), 1.3))[0].getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_timms_configuration_says_it_too():
+    values = {"input_size": [3, 336, 336], "mean": [0.5] * 3, "std": [0.4] * 3, "crop_pct": 0.875}
+    assert Preprocessing.from_timm(values) == Preprocessing(336, (0.5,) * 3, (0.4,) * 3, 1 / 0.875)
