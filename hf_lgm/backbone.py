@@ -163,6 +163,11 @@ class FrozenBackbone(nn.Module):
         """Features of shape (B, dim) of images of shape (B, 3, image_size, image_size) in [0, 1], not normalised."""
         return pool(self._call(images), self.pooling)
 
+    @torch.no_grad()
+    def encode(self, squares: torch.Tensor) -> torch.Tensor:
+        """Features of shape (B, dim) on the CPU of 8-bit images of shape (B, 3, image_size, image_size)."""
+        return self(squares.to(self.mean.device).to(self.mean.dtype) / 255).cpu()
+
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights, and so of the features."""

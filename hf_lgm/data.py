@@ -1,39 +1,58 @@
-"""One split of any `datasets` dataset as labelled images: its columns, classes and selections."""
+"""One split of any dataset as labelled images: selections of rows, and the pictures behind them."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
-import numpy as np
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import Dataset, IterableDataset
 from PIL import Image
 
+from .columns import (
+    UNLABELLED,
+    class_index,
+    encode_labels,
+    find_image_column,
+    find_label_column,
+    with_image_feature,
+)
 from .preprocessing import to_rgb
 from .randomness import seeded_generator
 
 logger = logging.getLogger(__name__)
 
-_UNLABELLED = -1
+
+class Rows(Protocol):
+    """Where pictures come from: a `datasets.Dataset`, or what a stream left behind."""
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One row, with its decoded image."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """One split: images that stay where they are, and their labels as class indices 0 … C - 1.
+    """Rows of one split: images that stay where they are, and their labels as class indices 0 … C - 1.
 
     Args:
-        dataset (`datasets.Dataset`): The column of the images, in files or memory.
+        source (`datasets.Dataset` or [`EncodedStream`]): All rows of the split.
         image_column (`str`): The column that holds the images.
+        rows (`torch.Tensor`): Shape (N,), the rows of the source that are meant, in their order.
         labels (`torch.Tensor`): Shape (N,), class indices.
         class_names (`list[str]`): Length C.
+        groups (`torch.Tensor`, *optional*): Shape (N,), indices of groups within the classes, such as backgrounds.
+        group_names (`list[str]`, *optional*): The groups' names.
     """
 
-    dataset: Dataset
+    source: Any
     image_column: str
+    rows: torch.Tensor
     labels: torch.Tensor
     class_names: list[str]
+    groups: torch.Tensor | None = None
+    group_names: list[str] | None = None
 
     @classmethod
     def from_dataset(
@@ -42,35 +61,49 @@ class LabelledImages:
         image_column_name: str | None = None,
         label_column_name: str | None = None,
         classes: Sequence[str | int] | None = None,
+        group_column_name: str | None = None,
+        skip_bad_images: bool = False,
     ) -> "LabelledImages":
         """Find image and label column and encode the labels.
 
         Args:
             dataset (`datasets.Dataset`): One split.
-            image_column_name (`str`, *optional*): Defaults to the one column of type `Image`.
-            label_column_name (`str`, *optional*): Defaults to the one column of type `ClassLabel`.
+            image_column_name (`str`, *optional*): Defaults to the one column of type `Image`; paths or encoded bytes
+                have to be named.
+            label_column_name (`str`, *optional*): Defaults to the one column of type `ClassLabel`, else to one called
+                `label`, `cls` or the like.
             classes (`Sequence[str | int]`, *optional*): Names or indices of the classes to keep, in their new order.
+            group_column_name (`str`, *optional*): Column of groups to report the worst of.
+            skip_bad_images (`bool`, *optional*, defaults to `False`): Decode every image once, and leave out and count
+                those that can't be read.
 
         Raises:
             ValueError: If a column is missing or not unique, or a label or class can't be understood.
         """
         if not isinstance(dataset, Dataset):
-            hint = (
-                f"; choose one of its splits, such as dataset['{min(dataset)}']" if isinstance(dataset, dict) else ""
-            )
-            raise TypeError(f"Expected a datasets.Dataset, found {type(dataset).__name__}{hint}.")
-        image_column = _find_column(dataset, datasets.Image, image_column_name, "image_column_name")
-        label_column = _find_column(dataset, ClassLabel, label_column_name, "label_column_name")
-        labels, names = _encode(dataset, label_column)
+            raise TypeError(_not_a_split(dataset))
+        image_column = find_image_column(dataset.features, image_column_name)
+        label_column = find_label_column(dataset.features, label_column_name)
+        labels, names = _encoded_column(dataset, label_column)
+        groups, group_names = None, None
+        if group_column_name is not None:
+            group_column = find_label_column(dataset.features, group_column_name, "group_column_name")
+            groups, group_names = _encoded_column(dataset, group_column)
         pictures = dataset.select_columns([image_column]).with_format(None)  # nothing else is decoded with them
-        if not pictures.features[image_column].decode:
-            pictures = pictures.cast_column(image_column, datasets.Image())
-        images = cls(pictures, image_column, labels, names)
-        unlabelled = int((labels == _UNLABELLED).sum())
-        if unlabelled:
+        images = cls(
+            with_image_feature(pictures, image_column),
+            image_column,
+            torch.arange(len(labels)),
+            labels,
+            names,
+            groups,
+            group_names,
+        )
+        if unlabelled := int((labels == UNLABELLED).sum()):
             logger.warning("%d of %d rows have no label and are left out", unlabelled, len(labels))
-            images = images.select((labels != _UNLABELLED).nonzero()[:, 0])
-        return images.with_classes(classes) if classes else images
+            images = images.select((labels != UNLABELLED).nonzero()[:, 0])
+        images = images.with_classes(classes) if classes else images
+        return images.without_bad_images() if skip_bad_images else images
 
     @classmethod
     def wrap(cls, images: "Dataset | LabelledImages") -> "LabelledImages":
@@ -87,28 +120,28 @@ class LabelledImages:
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the rows: `datasets` derives it from the files and from every selection made."""
-        return self.dataset._fingerprint
+        """What identifies the images: `datasets` derives it from the files, and the rows."""
+        return hashlib.sha256(self.source._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
 
-    def image(self, row: int) -> Image.Image:
-        """The picture in one row, as 8-bit RGB.
+    def image(self, index: int) -> Image.Image:
+        """The picture at an index of this selection, as 8-bit RGB.
 
         Raises:
-            ValueError: If it can't be decoded; the message names the row.
+            ValueError: If it can't be decoded; the message names the row of the source.
         """
+        row = int(self.rows[index])
         try:
-            image = self.dataset[int(row)][self.image_column]
-            if image is None:
-                raise ValueError("it is empty")
-            return to_rgb(image)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for broken files
+            return readable(self.source[row][self.image_column])
+        except UNREADABLE as error:
             raise ValueError(
-                f"The image in row {row} (column '{self.image_column}') can't be read: {error}"
+                f"The image in row {row} (column '{self.image_column}') can't be read: {error}. "
+                "--skip_bad_images true leaves such rows out."
             ) from error
 
-    def select(self, rows: torch.Tensor) -> "LabelledImages":
-        """The given rows, in the given order."""
-        return replace(self, dataset=self.dataset.select(rows.tolist()), labels=self.labels[rows])
+    def select(self, indices: torch.Tensor) -> "LabelledImages":
+        """Those at the given indices of this selection, in the given order."""
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
 
     def with_classes(self, classes: Sequence[str | int]) -> "LabelledImages":
         """Only these classes, renumbered in the order given.
@@ -116,94 +149,102 @@ class LabelledImages:
         Raises:
             ValueError: If one is not a class of this dataset, or stands twice.
         """
-        old = [_class_index(self.class_names, wanted) for wanted in classes]
-        if len(set(old)) != len(old):
-            raise ValueError(f"--classes names a class twice: {', '.join(map(str, classes))}")
-        new = torch.full((self.num_classes,), _UNLABELLED)
+        old = class_indices(self.class_names, classes)
+        new = torch.full((self.num_classes,), UNLABELLED)
         new[old] = torch.arange(len(old))
         labels = new[self.labels]
-        rows = (labels != _UNLABELLED).nonzero()[:, 0]
-        return replace(self.select(rows), labels=labels[rows], class_names=[self.class_names[i] for i in old])
+        kept = (labels != UNLABELLED).nonzero()[:, 0]
+        return replace(self.select(kept), labels=labels[kept], class_names=[self.class_names[i] for i in old])
+
+    def without_bad_images(self) -> "LabelledImages":
+        """Those that can be decoded; the others are counted. `datasets` keeps the answer beside its own cache."""
+        stored = with_image_feature(self.source, self.image_column, decode=False).select(self.rows.tolist())
+        checked = stored.map(
+            _is_readable, input_columns=[self.image_column], remove_columns=[self.image_column], desc="checking images"
+        )
+        is_readable = torch.tensor(checked["is_readable"][:])
+        if not is_readable.all():
+            bad = self.rows[~is_readable]
+            logger.warning("%d of %d images can't be read and are left out: %s", len(bad), len(self), _rows(bad))
+        return self.select(is_readable.nonzero()[:, 0])
 
     def balanced_sample(self, max_samples: int, seed: int) -> "LabelledImages":
         """At most `max_samples` rows, as many of each class, drawn by seed, in their old order."""
         per_class = max_samples // self.num_classes
         if per_class == 0:
             raise ValueError(f"{max_samples} samples are fewer than one for each of the {self.num_classes} classes.")
-        ranks = torch.cat([rank for _, rank in self._shuffled_classes(seed)])
-        rows = torch.cat([rows for rows, _ in self._shuffled_classes(seed)])
-        return self.select(rows[ranks < per_class].sort().values)
+        classes = self._shuffled_classes(seed)
+        return self.select(torch.cat([indices[ranks < per_class] for indices, ranks in classes]).sort().values)
 
     def hold_out(self, share: float, seed: int) -> "tuple[LabelledImages, LabelledImages]":
         """Two disjoint parts of every class, the second with `share` of it (at least one image)."""
-        rows, held_out = [], []
-        for class_rows, ranks in self._shuffled_classes(seed):
-            is_held_out = ranks < max(1, round(share * len(class_rows)))
-            rows.append(class_rows[~is_held_out])
-            held_out.append(class_rows[is_held_out])
-        return self.select(torch.cat(rows).sort().values), self.select(torch.cat(held_out).sort().values)
+        kept, held_out = [], []
+        for indices, ranks in self._shuffled_classes(seed):
+            is_held_out = ranks < max(1, round(share * len(indices)))
+            kept.append(indices[~is_held_out])
+            held_out.append(indices[is_held_out])
+        return self.select(torch.cat(kept).sort().values), self.select(torch.cat(held_out).sort().values)
 
     def _shuffled_classes(self, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each class its rows and their ranks in a random order."""
-        classes = [(self.labels == label).nonzero()[:, 0] for label in range(self.num_classes)]
+        """For each class its indices and their ranks in a random order."""
         return [
-            (rows, torch.randperm(len(rows), generator=seeded_generator(seed, "sample", label)))
-            for label, rows in enumerate(classes)
+            (indices, torch.randperm(len(indices), generator=seeded_generator(seed, "sample", label)))
+            for label, indices in enumerate(indices_by_class(self.labels, self.num_classes))
         ]
 
 
-def _find_column(dataset: Dataset, feature: type, name: str | None, flag: str) -> str:
-    columns = ", ".join(f"{column} ({_describe(kind)})" for column, kind in sorted(dataset.features.items()))
-    if name is not None:
-        if name not in dataset.features:
-            raise ValueError(f"--{flag}: there is no column '{name}'. Found: {columns}.")
-        if feature is datasets.Image and not isinstance(dataset.features[name], datasets.Image):
-            raise ValueError(
-                f"--{flag}: '{name}' has type {_describe(dataset.features[name])}, not Image. Columns: {columns}. Of "
-                "paths or bytes, dataset.cast_column makes one."
-            )
-        return name
-    found = [column for column, kind in dataset.features.items() if isinstance(kind, feature)]
-    if len(found) != 1:
-        raise ValueError(
-            f"Expected one column of type {feature.__name__}, found {len(found)}. Columns: {columns}. "
-            f"Name one with --{flag}."
-        )
-    return found[0]
+# What Pillow raises for broken files.
+UNREADABLE = (OSError, ValueError, SyntaxError)
 
 
-def _describe(feature: Any) -> str:
-    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__
+def readable(image: Image.Image | None) -> Image.Image:
+    """The picture in 8-bit RGB; raises one of `UNREADABLE` if there is none."""
+    if image is None:
+        raise ValueError("it is empty")
+    return to_rgb(image)
 
 
-def _encode(dataset: Dataset, column: str) -> tuple[torch.Tensor, list[str]]:
-    """Labels of shape (N,) and class names; strings and integers are numbered in sorted order."""
-    feature = dataset.features[column]
+def indices_by_class(labels: torch.Tensor, num_classes: int) -> list[torch.Tensor]:
+    """For each class the ascending indices of its labels."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return list(labels.argsort(stable=True).split(counts.tolist()))
+
+
+def class_indices(names: list[str], classes: Sequence[str | int]) -> list[int]:
+    """The indices of the classes that are asked for.
+
+    Raises:
+        ValueError: If one is not there, or stands twice.
+    """
+    found = [class_index(names, wanted) for wanted in classes]
+    if len(set(found)) != len(found):
+        raise ValueError(f"--classes names a class twice: {', '.join(map(str, classes))}")
+    return found
+
+
+def _encoded_column(dataset: Dataset, column: str) -> tuple[torch.Tensor, list[str]]:
     values = dataset.select_columns([column]).with_format("arrow")[:][column]
-    if isinstance(feature, ClassLabel):
-        return torch.from_numpy(values.fill_null(_UNLABELLED).to_numpy().copy()), list(feature.names)
-    if not isinstance(feature, datasets.Value) or feature.dtype.startswith(("float", "timestamp", "binary")):
-        raise ValueError(
-            f"--label_column_name: '{column}' has type {_describe(feature)}: expected one class per image."
+    return encode_labels(values.to_pylist(), dataset.features[column])
+
+
+def _is_readable(stored: dict[str, Any]) -> dict[str, bool]:
+    try:
+        readable(datasets.Image().decode_example(stored) if stored else None)
+    except UNREADABLE:
+        return {"is_readable": False}
+    return {"is_readable": True}
+
+
+def _rows(rows: torch.Tensor) -> str:
+    return f"rows {', '.join(map(str, rows[:10].tolist()))}{', …' if len(rows) > 10 else ''}"
+
+
+def _not_a_split(dataset: Any) -> str:
+    if isinstance(dataset, dict):
+        return (
+            f"Expected a datasets.Dataset, found {type(dataset).__name__}; choose one of its splits, such as "
+            f"dataset['{min(dataset)}']."
         )
-    array = values.to_numpy()
-    labelled = np.array([value is not None and value == value and value != _UNLABELLED for value in array], dtype=bool)
-    names, inverse = np.unique(
-        array[labelled].astype(str if feature.dtype.endswith("string") else int), return_inverse=True
-    )
-    labels = torch.full((len(array),), _UNLABELLED)
-    labels[torch.from_numpy(labelled)] = torch.from_numpy(inverse)
-    return labels, [str(name) for name in names]
-
-
-def _class_index(names: list[str], wanted: str | int) -> int:
-    if str(wanted) in names:
-        return names.index(str(wanted))
-    if str(wanted).isdigit() and int(wanted) < len(names):
-        return int(wanted)
-    raise ValueError(f"--classes: '{wanted}' is no class of this dataset. Found {len(names)}: {listed(names)}.")
-
-
-def listed(names: list[str], limit: int = 10) -> str:
-    """The first names, and how many there are in all."""
-    return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
+    if isinstance(dataset, IterableDataset):
+        return "A streamed dataset has to be encoded in one pass first: encode_stream(dataset, [backbone])."
+    return f"Expected a datasets.Dataset, found {type(dataset).__name__}."

@@ -1,35 +1,24 @@
 """Features of real images: computed once and kept on disk, or anew for every step as in the paper."""
 
-import hashlib
-import json
-import logging
-import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import PIL
 import torch
-import transformers
 from accelerate import Accelerator
-from huggingface_hub import cached_assets_path
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from . import feature_cache
 from .augmentation import ViewSettings, random_views
 from .backbone import FrozenBackbone
 from .data import LabelledImages
+from .feature_cache import FeatureCache
 from .objectives import LabelledFeatures, uniform_weights
 from .parallel import gather_rows, owned_range
 from .preprocessing import square, to_tensor
 from .randomness import seeded_generator
-
-logger = logging.getLogger(__name__)
-
-# An interrupted extraction loses at most this many images.
-_SHARD_ROWS = 1024
+from .streaming import EncodedStream
 
 
 class SquareImages(Dataset):
@@ -75,24 +64,23 @@ def extract_features(
         num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
         cache_dir (`str` or `Path`, *optional*): Another place for the cache.
     """
-    key = _cache_key(backbone, images)
-    root = Path(cache_dir) if cache_dir else cached_assets_path("hf_lgm", "features")
-    folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "key.json").write_text(json.dumps(key, indent=2))
-    starts = range(0, len(images), _SHARD_ROWS)
+    if isinstance(images.source, EncodedStream):
+        return images.source.features(backbone, images.rows)
+    cache = FeatureCache(backbone, f"{images.fingerprint} {images.image_column}", cache_dir)
+    step = feature_cache.SHARD_ROWS
+    starts = range(0, len(images), step)
     shards: dict[int, torch.Tensor] = {}
-    mine = [start for start in starts if start // _SHARD_ROWS % accelerator.num_processes == accelerator.process_index]
-    _fill(shards, mine, folder, backbone, images, batch_size, num_workers)
+    mine = [start for start in starts if start // step % accelerator.num_processes == accelerator.process_index]
+    _fill(shards, mine, cache, backbone, images, batch_size, num_workers)
     accelerator.wait_for_everyone()
-    _fill(shards, starts, folder, backbone, images, batch_size, num_workers)  # what other processes have computed
+    _fill(shards, starts, cache, backbone, images, batch_size, num_workers)  # what other processes have computed
     return torch.cat([shards[start] for start in starts])
 
 
 def _fill(
     shards: dict[int, torch.Tensor],
-    starts: "range | list[int]",
-    folder: Path,
+    starts: Sequence[int],
+    cache: FeatureCache,
     backbone: FrozenBackbone,
     images: LabelledImages,
     batch_size: int,
@@ -100,70 +88,27 @@ def _fill(
 ) -> None:
     """Read the shards that begin at `starts`, computing and keeping those that are not there."""
     for start in starts:
-        if start not in shards and (found := _read_shard(folder, start, len(images), backbone.dim)) is not None:
+        if start not in shards and (found := cache.read(start, len(images))) is not None:
             shards[start] = found
     missing = [start for start in starts if start not in shards]
-    bar = tqdm(total=len(missing) * _SHARD_ROWS, desc=f"features of {backbone.name}", unit="img", disable=not missing)
+    step = feature_cache.SHARD_ROWS
+    bar = tqdm(total=len(missing) * step, desc=f"features of {backbone.name}", unit="img", disable=not missing)
     for start in missing:
-        rows = torch.arange(start, min(start + _SHARD_ROWS, len(images)))
+        rows = torch.arange(start, min(start + step, len(images)))
         shards[start] = _encode(backbone, images.select(rows), batch_size, num_workers, bar)
-        _write_shard(_shard_path(folder, start), shards[start])
+        cache.write(start, shards[start])
     bar.close()
 
 
-@torch.no_grad()
 def _encode(
     backbone: FrozenBackbone, images: LabelledImages, batch_size: int, num_workers: int, bar: tqdm
 ) -> torch.Tensor:
     pixels = SquareImages(images, backbone.image_size, backbone.preprocessing.resize_ratio)
     features = []
     for batch in DataLoader(pixels, batch_size, num_workers=num_workers):
-        features.append(backbone(batch.to(backbone.mean.device).to(backbone.mean.dtype) / 255).cpu())
+        features.append(backbone.encode(batch))
         bar.update(len(batch))
     return torch.cat(features)
-
-
-def _cache_key(backbone: FrozenBackbone, images: LabelledImages) -> dict[str, str]:
-    return {
-        "backbone": backbone.fingerprint,
-        "images": images.fingerprint,
-        "image_column": images.image_column,
-        "device": backbone.mean.device.type,
-        "dtype": str(backbone.dtype),
-        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}, Pillow {PIL.__version__}",
-    }
-
-
-def _shard_path(folder: Path, start: int) -> Path:
-    return folder / f"shard-{start // _SHARD_ROWS:05d}.safetensors"
-
-
-def _checksum(z: torch.Tensor) -> str:
-    return hashlib.sha256(z.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-def _write_shard(path: Path, z: torch.Tensor) -> None:
-    """Write under another name first: a file that is there is whole."""
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    save_file({"z": z}, temporary, {"sha256": _checksum(z)})
-    os.replace(temporary, path)
-
-
-def _read_shard(folder: Path, start: int, total: int, dim: int) -> torch.Tensor | None:
-    """A shard of shape (rows, dim), or `None` if it is missing or damaged."""
-    path = _shard_path(folder, start)
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            z, metadata = file.get_tensor("z"), file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        logger.warning("Computing the damaged feature shard %s again (%s)", path, error)
-        return None
-    if z.shape != (min(_SHARD_ROWS, total - start), dim) or metadata.get("sha256") != _checksum(z):
-        logger.warning("Computing the feature shard %s again: its checksum is wrong", path)
-        return None
-    return z
 
 
 class OnlineFeatures:

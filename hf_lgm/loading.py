@@ -7,7 +7,8 @@ import datasets
 import torch
 from datasets import Dataset, DatasetDict
 
-from .data import LabelledImages, listed
+from .columns import listed
+from .data import LabelledImages
 from .demo import DEMO_DATASET, load_digits_images
 from .hub import HubError, existing_path_or_id, must_use_cache
 

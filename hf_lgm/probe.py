@@ -159,8 +159,8 @@ def nearest_class_mean(
 
 def class_means(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Mean feature of each class, of shape (C, D)."""
-    onehot = F.one_hot(y, num_classes).to(torch.float32)
-    return onehot.T @ z.float() / onehot.sum(dim=0)[:, None]
+    sums = z.new_zeros(num_classes, z.shape[1], dtype=torch.float32).index_add_(0, y, z.float())
+    return sums / torch.bincount(y, minlength=num_classes)[:, None]
 
 
 def probe_accuracies(

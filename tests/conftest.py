@@ -81,4 +81,4 @@ def train_images(splits) -> LabelledImages:
 @pytest.fixture(autouse=True)
 def fresh_feature_cache(tmp_path, monkeypatch) -> None:
     """No test sees another one's features."""
-    monkeypatch.setattr("hf_lgm.features.cached_assets_path", lambda *parts: tmp_path / "features")
+    monkeypatch.setattr("hf_lgm.feature_cache.cached_assets_path", lambda *parts: tmp_path / "features")

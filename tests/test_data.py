@@ -48,8 +48,8 @@ def test_rows_without_label_are_left_out_and_counted(caplog):
     ("dataset", "arguments", "message"),
     [
         (
-            dataset_of(["a"], Value("string")), {},
-            r"Expected one column of type ClassLabel, found 0. Columns: image \(Image\), label \(string\). "
+            dataset_of(["a"], Value("string")).rename_column("label", "kind"), {},
+            r"Expected one column of type ClassLabel, found 0. Columns: image \(Image\), kind \(string\). "
             "Name one with --label_column_name",
         ),
         (
@@ -61,7 +61,7 @@ def test_rows_without_label_are_left_out_and_counted(caplog):
             "Expected one column of type Image, found 2",
         ),
         (dataset_of([[0, 1]], List(Value("int64"))), {"label_column_name": "label"}, "expected one class per image"),
-        (make_dataset(), {"image_column_name": "label"}, "'label' has type ClassLabel, not Image"),
+        (make_dataset(), {"image_column_name": "label"}, "'label' has type ClassLabel: expected Image, paths"),
         (make_dataset(), {"classes": ["class 0", "dog"]}, "'dog' is no class of this dataset. Found 3: class 0"),
         (make_dataset(), {"classes": ["class 0", "0"]}, "names a class twice"),
     ],

@@ -8,14 +8,14 @@ import torch
 from accelerate import Accelerator
 from conftest import SIDE, make_dataset, make_vit
 
-from hf_lgm import FrozenBackbone, LabelledImages, Preprocessing, features
+from hf_lgm import FrozenBackbone, LabelledImages, Preprocessing, feature_cache
 from hf_lgm.augmentation import ViewSettings
 from hf_lgm.features import OnlineFeatures, SquareImages, extract_features
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr("hf_lgm.features._SHARD_ROWS", 10)
+    monkeypatch.setattr("hf_lgm.feature_cache.SHARD_ROWS", 10)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_everything_that_decides_features_is_in_the_key(extract, train_images, t
 
 
 def extract_slowly(folder):
-    features._SHARD_ROWS = 10  # in the child process too
+    feature_cache.SHARD_ROWS = 10  # in the child process too
     backbone = FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE, resize_ratio=1.0))
     backbone.model.register_forward_pre_hook(lambda module, inputs: time.sleep(0.05))
     images = LabelledImages.from_dataset(make_dataset(per_class=100))
