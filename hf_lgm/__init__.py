@@ -8,6 +8,7 @@ from .distiller import LGMDistiller
 from .loading import load_images
 from .preprocessing import Preprocessing
 from .probe import ProbeProtocol, ProbeResult, evaluate_probe
+from .streaming import StreamEncoder
 
 __all__ = [
     "DistilledSet",
@@ -18,6 +19,7 @@ __all__ = [
     "Preprocessing",
     "ProbeProtocol",
     "ProbeResult",
+    "StreamEncoder",
     "evaluate_probe",
     "load_images",
 ]

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 from .architectures import call_model, prepare, takes_text, vision_config
 from .demo import demo_folder
 from .fingerprint import model_fingerprint
-from .hub import HubError, existing_path_or_id, must_use_cache
+from .hub import HubError, cached_commit, existing_path_or_id, must_use_cache
 from .pooling import Pooling, default_pooling, pool
 from .preprocessing import Preprocessing
 
@@ -57,6 +57,7 @@ class FrozenBackbone(nn.Module):
         self.preprocessing = preprocessing
         self.image_size = preprocessing.image_size
         self.name = name or type(model).__name__
+        self.revision: str | None = None
         device = next((parameter.device for parameter in model.parameters()), None)
         for statistic in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, statistic), device=device)
@@ -135,6 +136,7 @@ class FrozenBackbone(nn.Module):
             name = f"{name}@{image_size}"
         preprocessing = preprocessing.override(image_size, resize_ratio, image_mean, image_std)
         backbone = cls(model, preprocessing, feature_pooling, name, info["missing_keys"])
+        backbone.revision = cached_commit(source, revision)
         logger.info("Backbone %s", json.dumps(backbone.describe()))
         return backbone
 
@@ -173,13 +175,20 @@ class FrozenBackbone(nn.Module):
         """Precision of the weights, and so of the features."""
         return next(self.model.parameters(), self.mean).dtype
 
+    def cast(self, dtype: torch.dtype) -> "FrozenBackbone":
+        """Change the precision of the weights, in place, as `torch.nn.Module.to` does; normalisation keeps its own."""
+        if self.dtype != dtype:
+            self.model.to(dtype)
+            self.__dict__.pop("fingerprint", None)
+        return self
+
     def describe(self) -> dict[str, Any]:
         """What decides the features, besides the weights: for logs, cards and configuration files."""
         p = self.preprocessing
         return {
             "name": self.name,
             "architecture": type(self.model).__name__,
-            "revision": getattr(getattr(self.model, "config", None), "_commit_hash", None),
+            "revision": self.revision,
             "pooling": self.pooling,
             "feature_size": self.dim,
             "dtype": str(self.dtype).removeprefix("torch."),

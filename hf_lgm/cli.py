@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import Accelerator
 from datasets.exceptions import DatasetsError
 from transformers import HfArgumentParser
 
@@ -24,6 +25,7 @@ from .distilled_set import DATA_FILE, PUBLISHED_FILES
 from .hub import existing_path_or_id
 from .loading import load_images
 from .pooling import Pooling
+from .streaming import StreamEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +61,8 @@ class ModelArguments:
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of --model."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Let code of the model's repository run."})
 
-    def load(self) -> list[FrozenBackbone]:
-        """The backbone to distil through, then those to evaluate on.
+    def load(self, dtype: torch.dtype = torch.float32) -> list[FrozenBackbone]:
+        """The backbone to distil through, in the given precision, then those to evaluate on.
 
         Raises:
             ValueError: If two have the same name, which would be one column of the table.
@@ -71,6 +73,7 @@ class ModelArguments:
             "image_mean": self.image_mean,
             "image_std": self.image_std,
             "revision": self.revision,
+            "dtype": dtype,
         }
         backbones = []
         for position, name in enumerate(names):
@@ -102,7 +105,15 @@ class DataArguments:
     eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; found where not given."})
     image_column_name: str | None = field(default=None, metadata={"help": "Column of the images; found by its type."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of the labels; found by its type."})
+    group_column_name: str | None = field(
+        default=None,
+        metadata={"help": "Column of groups, such as backgrounds: the worst group is shown."},
+    )
     classes: list[str] = field(default_factory=list, metadata={"help": "Names or numbers of the classes to use; all."})
+    skip_bad_images: bool = field(default=False, metadata={"help": "Leave out and count images that can't be read."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read each split once and store no images; the table has no centroid row."}
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Use this many, as many of each class."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Use this many, as many of each class."})
 
@@ -121,10 +132,21 @@ class DataArguments:
         existing_path_or_id(self.dataset, "--dataset")  # before a backbone is downloaded
         return self.dataset
 
-    def load(self, dataset: str, seed: int) -> tuple[LabelledImages, LabelledImages]:
-        """The images to distil and those to evaluate on."""
-        if dataset in _SIZES and not Path(dataset).is_dir():
+    def load(
+        self, dataset: str, backbones: list[FrozenBackbone], args: LGMConfig
+    ) -> tuple[LabelledImages, LabelledImages]:
+        """The images to distil and those to evaluate on; a stream is encoded through the backbones."""
+        if dataset in _SIZES and not Path(dataset).is_dir() and not self.streaming:
             logger.warning("Downloading %s unless it is cached: %s", dataset, _SIZES[dataset])
+        stream_encoder = None
+        if self.streaming:
+            stream_encoder = StreamEncoder(
+                backbones,
+                Accelerator(cpu=args.use_cpu),
+                args.per_device_eval_batch_size,
+                args.dataloader_num_workers,
+                pictures_per_class=max(args.eval_seeds, 2 * args.images_per_class),
+            )
         return load_images(
             dataset,
             dataset_config=self.dataset_config,
@@ -132,10 +154,13 @@ class DataArguments:
             eval_split=self.eval_split,
             image_column_name=self.image_column_name,
             label_column_name=self.label_column_name,
+            group_column_name=self.group_column_name,
             classes=self.classes,
+            skip_bad_images=self.skip_bad_images,
             max_train_samples=self.max_train_samples,
             max_eval_samples=self.max_eval_samples,
-            seed=seed,
+            seed=args.seed,
+            stream_encoder=stream_encoder,
         )
 
 

@@ -1,7 +1,8 @@
-"""Which columns of a dataset hold images and labels, and labels as class indices."""
+"""Which columns and classes of a dataset are meant, and labels as class indices."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import datasets
@@ -16,6 +17,25 @@ UNLABELLED = -1
 _LABEL_NAMES = ("label", "labels", "cls", "class", "class_name", "target", "category")
 
 AnyDataset = TypeVar("AnyDataset", Dataset, IterableDataset)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What of a dataset is used; see [`LabelledImages.from_dataset`].
+
+    Args:
+        image_column_name (`str`, *optional*): Column of the images.
+        label_column_name (`str`, *optional*): Column of the labels.
+        classes (`Sequence[str | int]`, *optional*): Classes to keep, in their new order.
+        group_column_name (`str`, *optional*): Column of the groups.
+        skip_bad_images (`bool`, *optional*, defaults to `False`): Leave out and count images that can't be read.
+    """
+
+    image_column_name: str | None = None
+    label_column_name: str | None = None
+    classes: Sequence[str | int] = ()
+    group_column_name: str | None = None
+    skip_bad_images: bool = False
 
 
 def find_image_column(features: Features, name: str | None) -> str:

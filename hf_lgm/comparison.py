@@ -12,7 +12,7 @@ from .data import LabelledImages
 from .distilled_set import DistilledSet
 from .features import extract_features
 from .figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
-from .probe import ProbeProtocol, ProbeResult, evaluate_probe, full_data_probe, nearest_class_mean
+from .probe import EvalFeatures, ProbeProtocol, ProbeResult, evaluate_probe, full_data_probe, nearest_class_mean
 
 # As many columns of the Markdown table as there are backbones follow this one.
 _TITLE = "trained on"
@@ -30,10 +30,20 @@ class Comparison:
     sets: dict[str, DistilledSet]
     results: list[ProbeResult]
 
-    def table(self) -> str:
-        """Top-1 in percent as a Markdown table: training sets × backbones, mean ± standard deviation over seeds."""
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that there are, top-1 first."""
+        return list(self.results[0].accuracies)
+
+    def table(self, metric: str = "top-1") -> str:
+        """A Markdown table in percent: training sets × backbones, mean ± standard deviation over seeds."""
         backbones = list(dict.fromkeys(result.backbone for result in self.results))
-        cells = {(r.training_set, r.backbone): f"{r.mean:.1f} ± {r.std:.1f}" for r in self.results}
+        cells = {
+            (row["training_set"], row["backbone"]): f"{row['mean']:.1f} ± {row['std']:.1f}"
+            for result in self.results
+            for row in result.rows()
+            if row["metric"] == metric
+        }
         names = list(dict.fromkeys(result.training_set for result in self.results))
         rows = [[_TITLE, *map(_short, backbones)]]
         rows += [[name, *(cells.get((name, backbone), "") for backbone in backbones)] for name in names]
@@ -75,6 +85,8 @@ def compare(
 ) -> Comparison:
     """Distilled sets beside as many random and centroid real images, the nearest class mean, and all real images.
 
+    Of a stream only some images are at hand: random ones are drawn among them, and there are no centroid ones.
+
     Args:
         distilled (`dict[str, DistilledSet]`): Sets by name, made through the first backbone.
         backbones (`Sequence[FrozenBackbone]`): The first one chooses the central images.
@@ -89,15 +101,16 @@ def compare(
     config = {"settings": first.config.get("settings", {})}
     classes, per_class = train.num_classes, len(first.dataset) // train.num_classes
     size, ratio = first.dataset[0]["image"].width, backbones[0].preprocessing.resize_ratio
-    z = extract_features(backbones[0], train, accelerator, batch_size, num_workers)
-    draws = [random_rows(train.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
-    random_sets = [real_image_set(train, rows, size, ratio, config) for rows in draws]
-    centroid = real_image_set(train, centroid_rows(z, train.labels, classes, per_class), size, ratio, config)
-    sets: dict[str, DistilledSet | list[DistilledSet]] = {
-        "random real images": random_sets,
-        "centroid real images": centroid,
-        **distilled,
-    }
+    seen = train.with_pictures()
+    draws = [random_rows(seen.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
+    random_sets = [real_image_set(seen, rows, size, ratio, config) for rows in draws]
+    single: dict[str, DistilledSet] = {}
+    if not train.is_streamed:
+        z = extract_features(backbones[0], train, accelerator, batch_size, num_workers)
+        rows = centroid_rows(z, train.labels, classes, per_class)
+        single["centroid real images"] = real_image_set(train, rows, size, ratio, config)
+    single |= distilled
+    sets: dict[str, DistilledSet | list[DistilledSet]] = {"random real images": random_sets, **single}
     results = []
     for backbone in backbones:
         for name, images in sets.items():
@@ -114,8 +127,7 @@ def compare(
                 )
             )
         results += _references(backbone, train, evaluation, accelerator, protocol, batch_size, num_workers)
-    shown = {"random real images": random_sets[0], "centroid real images": centroid, **distilled}
-    return Comparison(shown, results)
+    return Comparison({"random real images": random_sets[0], **single}, results)
 
 
 def _references(
@@ -133,10 +145,10 @@ def _references(
         extract_features(backbone, images, accelerator, batch_size, num_workers).to(device)
         for images in (train, evaluation)
     )
-    y, y_eval = train.labels.to(device), evaluation.labels.to(device)
+    y, real = train.labels.to(device), EvalFeatures.of(evaluation, z_eval)
     return [
-        nearest_class_mean(backbone.name, z, y, z_eval, y_eval, train.num_classes),
-        full_data_probe(backbone.name, z, y, z_eval, y_eval, train.num_classes, protocol),
+        nearest_class_mean(backbone.name, z, y, real, train.num_classes),
+        full_data_probe(backbone.name, z, y, real, train.num_classes, protocol),
     ]
 
 

@@ -198,6 +198,19 @@ class LGMConfig(TrainingArguments):
         low, high = self.crop_scale
         return ViewSettings(self.flip, (low, high), noise_std=self.noise_std, noise_mean=self.noise_mean)
 
+    def check_streaming(self) -> None:
+        """Refuse settings that need the real images more than once.
+
+        Raises:
+            ValueError: If there is one.
+        """
+        for name, wanted in (("init", "noise"), ("real_features", "cached")):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} needs the real images again, and a stream is read once: use "
+                    f"{name}={wanted!r}, or do not stream the dataset."
+                )
+
     def own_settings(self) -> dict[str, Any]:
         """Everything that decides the result, as it goes into files: no paths, no logging."""
         names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in _parent_fields()]

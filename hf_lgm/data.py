@@ -25,11 +25,11 @@ from .randomness import seeded_generator
 logger = logging.getLogger(__name__)
 
 
-class Rows(Protocol):
-    """Where pictures come from: a `datasets.Dataset`, or what a stream left behind."""
+class StreamReader(Protocol):
+    """What turns a stream into labelled images."""
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        """One row, with its decoded image."""
+    def encode(self, dataset: IterableDataset) -> "LabelledImages":
+        """All of one split."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,12 @@ class LabelledImages:
         return images.without_bad_images() if skip_bad_images else images
 
     @classmethod
-    def wrap(cls, images: "Dataset | LabelledImages") -> "LabelledImages":
-        """The images themselves, or those of a dataset whose columns speak for themselves."""
+    def wrap(
+        cls, images: "Dataset | IterableDataset | LabelledImages", stream_encoder: StreamReader
+    ) -> "LabelledImages":
+        """The images themselves, or those of a dataset whose columns speak for themselves; streams are read."""
+        if isinstance(images, IterableDataset):
+            return stream_encoder.encode(images)
         return images if isinstance(images, cls) else cls.from_dataset(images)
 
     def __len__(self) -> int:
@@ -137,6 +141,15 @@ class LabelledImages:
                 f"The image in row {row} (column '{self.image_column}') can't be read: {error}. "
                 "--skip_bad_images true leaves such rows out."
             ) from error
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images were read in one pass and are gone, but for a few."""
+        return not isinstance(self.source, Dataset)
+
+    def with_pictures(self) -> "LabelledImages":
+        """Those whose pictures are at hand: all of them, unless they were streamed."""
+        return self.select(self.source.has_picture(self.rows).nonzero()[:, 0]) if self.is_streamed else self
 
     def select(self, indices: torch.Tensor) -> "LabelledImages":
         """Those at the given indices of this selection, in the given order."""
@@ -246,5 +259,5 @@ def _not_a_split(dataset: Any) -> str:
             f"dataset['{min(dataset)}']."
         )
     if isinstance(dataset, IterableDataset):
-        return "A streamed dataset has to be encoded in one pass first: encode_stream(dataset, [backbone])."
+        return "A streamed dataset has to be encoded in one pass first: StreamEncoder([backbone]).encode(dataset)."
     return f"Expected a datasets.Dataset, found {type(dataset).__name__}."

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import DefaultFlowCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.integrations import get_reporting_integration_callbacks
@@ -22,9 +22,7 @@ from .augmentation import random_views
 from .backbone import FrozenBackbone
 from .baselines import centroid_rows, random_rows, real_image_set
 from .callbacks import LossBar, Timelapse
-from .checkpoint import (
-    checkpoint_signals,
-)
+from .checkpoint import checkpoint_signals
 from .config import LGMConfig
 from .data import LabelledImages
 from .distilled_set import DistilledSet
@@ -36,6 +34,7 @@ from .parallel import gather_rows, owned_range
 from .probe import ProbeProtocol, evaluate_probe
 from .randomness import seeded_generator
 from .run import ResumableRun
+from .streaming import StreamEncoder
 from .synthetic import SyntheticImages
 from .versions import library_versions
 
@@ -51,9 +50,9 @@ class LGMDistiller(ResumableRun):
     Args:
         model (`str`, `torch.nn.Module` or [`FrozenBackbone`]): Hub id or folder, a live model, or a backbone.
         args ([`LGMConfig`], *optional*): The settings.
-        train_dataset (`datasets.Dataset` or [`LabelledImages`]): The real images to distil.
-        eval_dataset (`datasets.Dataset` or [`LabelledImages`], *optional*): Real images for `evaluate`. They decide
-            nothing.
+        train_dataset (`datasets.Dataset`, `datasets.IterableDataset` or [`LabelledImages`]): The real images to
+            distil; a stream is read once, and encoded at once.
+        eval_dataset (likewise, *optional*): Real images for `evaluate`. They decide nothing.
         processing_class (*optional*): The image processor of a live model, where it was not loaded from a repository.
         callbacks (`list[TrainerCallback]`, *optional*): Beside the progress bar, the time-lapse and the trackers.
         provenance (`dict`, *optional*): What the card says besides: `command`, and as `source` the `dataset` and its
@@ -67,8 +66,8 @@ class LGMDistiller(ResumableRun):
         self,
         model: str | nn.Module | FrozenBackbone,
         args: LGMConfig | None = None,
-        train_dataset: Dataset | LabelledImages | None = None,
-        eval_dataset: Dataset | LabelledImages | None = None,
+        train_dataset: Dataset | IterableDataset | LabelledImages | None = None,
+        eval_dataset: Dataset | IterableDataset | LabelledImages | None = None,
         processing_class: Any = None,
         callbacks: Sequence[TrainerCallback] | None = None,
         provenance: dict[str, Any] | None = None,
@@ -76,17 +75,21 @@ class LGMDistiller(ResumableRun):
         self.args = args or LGMConfig()
         if train_dataset is None:
             raise ValueError("LGMDistiller needs a train_dataset: the real images to distil.")
-        self.train_images = LabelledImages.wrap(train_dataset)
-        check_classes(self.train_images, self.args.images_per_class)
-        self.eval_images = None
-        if eval_dataset is not None:
-            self.eval_images = align_classes(LabelledImages.wrap(eval_dataset), self.train_images.class_names)
-        elif self.args.eval_strategy != "no":
+        if getattr(train_dataset, "is_streamed", isinstance(train_dataset, IterableDataset)):
+            self.args.check_streaming()
+        if eval_dataset is None and self.args.eval_strategy != "no":
             raise ValueError("eval_strategy needs an eval_dataset to evaluate on.")
         self.accelerator = Accelerator(cpu=self.args.use_cpu)
         self.backbone = FrozenBackbone.wrap(model, processing_class).to(self.accelerator.device)
         if self.args.bf16:
-            self.backbone.model.to(torch.bfloat16)
+            self.backbone.cast(torch.bfloat16)
+        loading = self.args.per_device_eval_batch_size, self.args.dataloader_num_workers
+        encoder = StreamEncoder([self.backbone], self.accelerator, *loading)
+        self.train_images = LabelledImages.wrap(train_dataset, encoder)
+        check_classes(self.train_images, self.args.images_per_class)
+        self.eval_images = None
+        if eval_dataset is not None:
+            self.eval_images = align_classes(LabelledImages.wrap(eval_dataset, encoder), self.train_images.class_names)
         self.provenance = provenance or {}
         self.seconds = 0.0
         self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)

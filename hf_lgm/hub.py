@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from datasets.config import HF_DATASETS_CACHE
-from huggingface_hub import constants, get_session, is_offline_mode, scan_cache_dir
+from huggingface_hub import constants, get_session, is_offline_mode, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound, HTTPError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,14 @@ def must_use_cache(repo_id: str, repo_type: str) -> bool:
         )
     logger.warning("%s can't be reached: using the cached copy of the %s '%s'", constants.ENDPOINT, repo_type, repo_id)
     return True
+
+
+def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
+    """The commit of a model's configuration in the cache; `None` for a folder."""
+    if Path(repo_id).is_dir():
+        return None
+    path = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def existing_path_or_id(name: str, flag: str) -> str:

@@ -1,16 +1,17 @@
 """From a Hub id or a folder to the images to distil and those to evaluate on; what is wrong is said at once."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import Any
 
-import datasets
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 
-from .columns import listed
+from .columns import DataOptions, listed
 from .data import LabelledImages
-from .demo import DEMO_DATASET, load_digits_images
-from .hub import HubError, existing_path_or_id, must_use_cache
+from .splits import load_splits, stream_splits
+from .streaming import StreamEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -20,84 +21,79 @@ _HELD_OUT_SHARE = 0.2
 
 
 def load_images(
-    dataset: str | DatasetDict,
+    dataset: str | DatasetDict | IterableDatasetDict,
     *,
     dataset_config: str | None = None,
     train_split: str = "train",
     eval_split: str | None = None,
     image_column_name: str | None = None,
     label_column_name: str | None = None,
-    classes: Sequence[str | int] | None = None,
+    group_column_name: str | None = None,
+    classes: Sequence[str | int] = (),
+    skip_bad_images: bool = False,
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     seed: int = 42,
+    stream_encoder: StreamEncoder | None = None,
+    token: str | None = None,
 ) -> tuple[LabelledImages, LabelledImages]:
     """The images to distil and those to evaluate on, checked.
 
     Without a second split, a fifth of each class is held out, which is logged.
 
     Args:
-        dataset (`str` or `datasets.DatasetDict`): Hub id, folder of images or parquet files, or the splits themselves.
+        dataset (`str`, `datasets.DatasetDict` or `datasets.IterableDatasetDict`): Hub id, folder of images, parquet
+            files or tar shards, or the splits themselves.
         dataset_config (`str`, *optional*): Configuration of the dataset.
         train_split (`str`, *optional*, defaults to `"train"`): The split to distil.
         eval_split (`str`, *optional*): The split to evaluate on; defaults to `validation`, `test` and the like.
         image_column_name (`str`, *optional*): See [`LabelledImages.from_dataset`].
         label_column_name (`str`, *optional*): Likewise.
+        group_column_name (`str`, *optional*): Likewise.
         classes (`Sequence[str | int]`, *optional*): Likewise.
-        max_train_samples (`int`, *optional*): Use at most this many, as many of each class.
+        skip_bad_images (`bool`, *optional*, defaults to `False`): Likewise.
+        max_train_samples (`int`, *optional*): Use at most this many, as many of each class. A stream is read whole.
         max_eval_samples (`int`, *optional*): Likewise.
         seed (`int`, *optional*, defaults to 42): Draws the samples.
+        stream_encoder ([`StreamEncoder`], *optional*): Stream the dataset in place of storing it: each split is read
+            once, and encoded at once.
+        token (`str`, *optional*): Access token; defaults to the one stored by `hf auth login`.
 
     Raises:
         FileNotFoundError: If a path is not there.
         HubError: If a dataset can't be had.
         ValueError: If a split, column or class is not as it must be.
     """
-    splits = load_splits(dataset, dataset_config) if isinstance(dataset, str) else dataset
-    names = (image_column_name, label_column_name, classes)
-    train = LabelledImages.from_dataset(_split(splits, train_split, "train_split"), *names)
+    fingerprint = None
+    if not isinstance(dataset, str):
+        splits: Any = dataset
+    elif stream_encoder is None:
+        splits = load_splits(dataset, dataset_config, token)
+    else:
+        splits, fingerprint = stream_splits(dataset, dataset_config, token)
+    options = DataOptions(image_column_name, label_column_name, classes, group_column_name, skip_bad_images)
+
+    def images_of(name: str, flag: str) -> LabelledImages:
+        split = _split(splits, name, flag)
+        if isinstance(split, IterableDataset) and stream_encoder is not None:
+            return stream_encoder.encode(split, options, fingerprint and f"{fingerprint} {name}")
+        return LabelledImages.from_dataset(split, **dataclasses.asdict(options))
+
     if eval_split is None:
         eval_split = next((name for name in _EVAL_SPLITS if name in splits and name != train_split), None)
-    if eval_split is None:
-        check_classes(train)
-        train, evaluation = train.hold_out(_HELD_OUT_SHARE, seed)
-        logger.warning(
-            "No split to evaluate on among %s: %d of %d images are held out for it (or name one with --eval_split)",
-            sorted(splits),
-            len(evaluation),
-            len(train) + len(evaluation),
-        )
     else:
-        evaluation = LabelledImages.from_dataset(_split(splits, eval_split, "eval_split"), *names)
+        _split(splits, eval_split, "eval_split")  # before the train split is read
+    train = images_of(train_split, "train_split")
     check_classes(train)
-    evaluation = align_classes(evaluation, train.class_names)
+    if eval_split is None:
+        train, evaluation = _hold_out(train, seed, sorted(splits))
+    else:
+        evaluation = align_classes(images_of(eval_split, "eval_split"), train.class_names)
     if max_train_samples:
         train = train.balanced_sample(max_train_samples, seed)
     if max_eval_samples:
         evaluation = evaluation.balanced_sample(max_eval_samples, seed)
     return train, evaluation
-
-
-def load_splits(dataset: str, dataset_config: str | None = None) -> DatasetDict:
-    """All splits of a dataset on the Hub or in a folder.
-
-    Raises:
-        FileNotFoundError: If a path is not there.
-        HubError: If it can't be had; the message says what to do.
-    """
-    if dataset == DEMO_DATASET:
-        return load_digits_images()
-    dataset = existing_path_or_id(dataset, "--dataset")
-    must_use_cache(dataset, "dataset")
-    try:
-        return datasets.load_dataset(dataset, dataset_config)
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise HubError(
-            f"--dataset: '{dataset}' does not exist, is private or is gated. If it exists, ask for access at "
-            f"https://huggingface.co/datasets/{dataset}, then run `hf auth login`."
-        ) from error
-    except (ValueError, FileNotFoundError) as error:  # no data files, unknown configuration
-        raise ValueError(f"--dataset: '{dataset}' can't be loaded: {error}") from error
 
 
 def check_classes(images: LabelledImages, images_per_class: int = 1) -> None:
@@ -141,7 +137,20 @@ def align_classes(images: LabelledImages, class_names: list[str]) -> LabelledIma
     return images.with_classes(class_names)
 
 
-def _split(splits: DatasetDict, name: str, flag: str) -> Dataset:
+def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[LabelledImages, LabelledImages]:
+    """A part of the train split to evaluate on, where there is no other."""
+    kept, held_out = train.hold_out(_HELD_OUT_SHARE, seed)
+    logger.warning(
+        "No split to evaluate on among %s: %d of %d images are held out for it (or name one with --eval_split)",
+        found,
+        len(held_out),
+        len(train),
+    )
+    check_classes(kept)
+    return kept, held_out
+
+
+def _split(splits: DatasetDict | IterableDatasetDict, name: str, flag: str) -> Any:
     if name not in splits:
         raise ValueError(f"--{flag}: there is no split '{name}'. Found: {', '.join(sorted(splits))}.")
     return splits[name]

@@ -1,14 +1,14 @@
 """Linear probes: trained on a set of images, scored on real ones, over seeds."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from .augmentation import ViewSettings, random_views
 from .backbone import FrozenBackbone
@@ -17,7 +17,10 @@ from .distilled_set import DistilledSet
 from .features import extract_features
 from .loading import align_classes
 from .randomness import seeded_generator
+from .streaming import StreamEncoder
 
+# Numbers that are scored at a time, for each seed.
+_MAX_LOGITS = 2**24
 # Images that one step of a probe sees at most; from a larger training set they are drawn at random in each step.
 _MAX_ROWS = 8192
 
@@ -55,8 +58,8 @@ class ProbeResult:
         training_set (`str`): What was trained on.
         backbone (`str`): What it was seen through.
         protocol (`str`): How the accuracy was found.
-        accuracies (`dict[str, list[float]]`): For each metric (`top-1`, and `top-5` with more than five classes) one
-            value per seed.
+        accuracies (`dict[str, list[float]]`): For each metric (`top-1`, `top-5` with more than five classes, `worst
+            group` where there are groups) one value per seed.
     """
 
     training_set: str
@@ -86,10 +89,57 @@ class ProbeResult:
         return rows
 
 
+@dataclass(frozen=True)
+class EvalFeatures:
+    """What probes are scored on.
+
+    Args:
+        z (`torch.Tensor`): Shape (N, D), features of real images.
+        y (`torch.Tensor`): Shape (N,), their classes.
+        subgroups (`torch.Tensor`, *optional*): Shape (N,), numbers of their class and group.
+    """
+
+    z: torch.Tensor
+    y: torch.Tensor
+    subgroups: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, images: LabelledImages, z: torch.Tensor) -> "EvalFeatures":
+        """Of images and their features, on the features' device."""
+        subgroups = None
+        if images.groups is not None and images.group_names is not None:
+            subgroups = (images.labels * len(images.group_names) + images.groups).to(z.device)
+        return cls(z.float(), images.labels.to(z.device), subgroups)
+
+    def scores(self, logits: Callable[[torch.Tensor], torch.Tensor], num_classes: int) -> dict[str, list[float]]:
+        """Accuracies in percent, one per seed: top-1, top-5 with more than five classes, and of the worst subgroup.
+
+        Args:
+            logits (`Callable`): Logits of shape (seeds, M, C) of features of shape (M, D).
+            num_classes (`int`): C.
+        """
+        k = 5 if num_classes > 5 else 1
+        rows = max(1, _MAX_LOGITS // num_classes)  # at a time
+        hits = torch.cat(
+            [
+                logits(z).topk(k, dim=-1).indices == y[None, :, None]
+                for z, y in zip(self.z.split(rows), self.y.split(rows), strict=True)
+            ],
+            dim=1,
+        ).double()  # (seeds, N, k)
+        accuracies = {"top-1": (100 * hits[..., 0].mean(dim=1)).tolist()}
+        if k > 1:
+            accuracies["top-5"] = (100 * hits.sum(dim=-1).mean(dim=1)).tolist()
+        if self.subgroups is not None:
+            of_each = [hits[:, self.subgroups == subgroup, 0].mean(dim=1) for subgroup in self.subgroups.unique()]
+            accuracies["worst group"] = (100 * torch.stack(of_each).amin(dim=0)).tolist()
+        return accuracies
+
+
 def evaluate_probe(
     backbone: FrozenBackbone | str,
     train_set: DistilledSet | Sequence[DistilledSet],
-    eval_dataset: LabelledImages | Dataset,
+    eval_dataset: LabelledImages | Dataset | IterableDataset,
     *,
     name: str = "distilled",
     protocol: ProbeProtocol | None = None,
@@ -103,7 +153,8 @@ def evaluate_probe(
     Args:
         backbone ([`FrozenBackbone`] or `str`): What the probe sees through.
         train_set ([`DistilledSet`], or one for each seed): What it is trained on.
-        eval_dataset ([`LabelledImages`] or `datasets.Dataset`): Real images to score on, with the same classes.
+        eval_dataset ([`LabelledImages`], `datasets.Dataset` or `datasets.IterableDataset`): Real images to score on,
+            with the same classes.
         name (`str`, *optional*, defaults to `"distilled"`): What tables call the set.
         protocol ([`ProbeProtocol`], *optional*): How it is trained.
         views ([`ViewSettings`], *optional*): Views to train on; defaults to those that the set was made with.
@@ -120,14 +171,15 @@ def evaluate_probe(
     if isinstance(backbone, str):
         backbone = FrozenBackbone.from_pretrained(backbone)
     backbone.to(accelerator.device)
-    real = align_classes(LabelledImages.wrap(eval_dataset), sets[0].class_names)
+    encoder = StreamEncoder([backbone], accelerator, batch_size, num_workers)
+    real = align_classes(LabelledImages.wrap(eval_dataset, encoder), sets[0].class_names)
     views = (views or sets[0].views).without_noise()
     z = torch.stack(
         [_view_features(backbone, s, protocol.views, views, seed, batch_size) for seed, s in enumerate(sets)]
     )
     y = sets[0].labels.to(z.device)
     z_eval = extract_features(backbone, real, accelerator, batch_size, num_workers).to(z)
-    scores = probe_accuracies(z, y, z_eval, real.labels.to(z.device), real.num_classes, protocol)
+    scores = probe_accuracies(z, y, EvalFeatures.of(real, z_eval), real.num_classes, protocol)
     low, high = views.crop_scale
     protocol_and_views = f"{protocol.description}, crops of {low:g} to {high:g}{', flips' if views.flip else ''}"
     return ProbeResult(name, backbone.name, protocol_and_views, scores)
@@ -137,24 +189,24 @@ def full_data_probe(
     backbone_name: str,
     z: torch.Tensor,
     y: torch.Tensor,
-    z_eval: torch.Tensor,
-    y_eval: torch.Tensor,
+    evaluation: EvalFeatures,
     num_classes: int,
     protocol: ProbeProtocol,
 ) -> ProbeResult:
     """The ceiling: the same probe trained on the centre views of all real images, features of shape (N, D)."""
     z_seeds = z[:, None].expand(protocol.seeds, -1, 1, -1)
-    scores = probe_accuracies(z_seeds, y, z_eval, y_eval, num_classes, protocol)
+    scores = probe_accuracies(z_seeds, y, evaluation, num_classes, protocol)
     description = dataclasses.replace(protocol, views=1).description.replace("1 cached views", "centre views")
     return ProbeResult("all real images", backbone_name, description, scores)
 
 
 def nearest_class_mean(
-    backbone_name: str, z: torch.Tensor, y: torch.Tensor, z_eval: torch.Tensor, y_eval: torch.Tensor, num_classes: int
+    backbone_name: str, z: torch.Tensor, y: torch.Tensor, evaluation: EvalFeatures, num_classes: int
 ) -> ProbeResult:
     """Accuracy of the class whose mean real feature is nearest: what matching class means can reach at best."""
-    logits = -torch.cdist(z_eval.float(), class_means(z, y, num_classes))
-    return ProbeResult("nearest class mean", backbone_name, "no training", _scores(logits[None], y_eval))
+    means = class_means(z, y, num_classes)
+    scores = evaluation.scores(lambda z: -torch.cdist(z, means)[None], num_classes)
+    return ProbeResult("nearest class mean", backbone_name, "no training", scores)
 
 
 def class_means(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -166,23 +218,21 @@ def class_means(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> torch.Ten
 def probe_accuracies(
     z: torch.Tensor,
     y: torch.Tensor,
-    z_eval: torch.Tensor,
-    y_eval: torch.Tensor,
+    evaluation: EvalFeatures,
     num_classes: int,
     protocol: ProbeProtocol,
 ) -> dict[str, list[float]]:
-    """Top-1 (and top-5) in percent of one probe per seed.
+    """Accuracies in percent of one probe per seed; see [`EvalFeatures.scores`].
 
     Args:
         z (`torch.Tensor`): Shape (seeds, n, views, D), the features each probe is trained on.
         y (`torch.Tensor`): Shape (n,), the images' classes.
-        z_eval (`torch.Tensor`): Shape (N, D).
-        y_eval (`torch.Tensor`): Shape (N,).
+        evaluation ([`EvalFeatures`]): What they are scored on.
         num_classes (`int`): C.
         protocol ([`ProbeProtocol`]): How they are trained.
     """
     W, b = train_probes(z.float(), y, num_classes, protocol)
-    return _scores(torch.einsum("nd,scd->snc", z_eval.float(), W) + b[:, None], y_eval)
+    return evaluation.scores(lambda z: torch.einsum("nd,scd->snc", z, W) + b[:, None], num_classes)
 
 
 def train_probes(
@@ -225,12 +275,3 @@ def _view_features(
         crops = random_views(chunk, ids.tolist(), num_views, backbone.image_size, views, seed, 0, "probe views")
         features.append(backbone(crops).float().unflatten(0, (len(ids), num_views)))
     return torch.cat(features)
-
-
-def _scores(logits: torch.Tensor, y: torch.Tensor) -> dict[str, list[float]]:
-    """Top-1, and top-5 where there are more than five classes, of logits of shape (seeds, N, C), in percent."""
-    best = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == y[None, :, None]
-    scores = {"top-1": (100 * best[..., 0].double().mean(dim=1)).tolist()}
-    if logits.shape[-1] > 5:
-        scores["top-5"] = (100 * best.any(dim=-1).double().mean(dim=1)).tolist()
-    return scores

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,29 @@ from accelerate.utils import broadcast_object_list
 from datasets import IterableDataset
 
 from .backbone import FrozenBackbone
+from .columns import DataOptions
 from .data import LabelledImages
 from .feature_cache import FeatureCache, assets_folder
-from .stream_pass import StreamColumns, StreamOptions, StreamPass, StreamRows
+from .stream_pass import ShardEncoding, StreamPass
+from .stream_rows import StreamColumns, StreamRows
+
+# Of image files on the Hub, each is a request: a few at a time hide most of its latency.
+_THREADS = 16
 
 
 class EncodedStream:
     """What one pass over a stream left behind: features on disk, and a few pictures.
 
     Args:
-        fingerprint (`str`): What identifies the stream and what was used of it.
+        key (`str`): Under which the features are, together with the backbone.
         rows ([`StreamRows`]): Those that were encoded.
         cache_dir (`Path`): Where the features are.
+        fingerprint (`str`): What identifies the images, from run to run.
     """
 
-    def __init__(self, fingerprint: str, rows: StreamRows, cache_dir: Path) -> None:
-        self._fingerprint = fingerprint
+    def __init__(self, key: str, rows: StreamRows, cache_dir: Path, fingerprint: str) -> None:
+        self.key = key
+        self._fingerprint = fingerprint  # called as that of a `datasets.Dataset`
         self.rows = rows
         self.cache_dir = cache_dir
 
@@ -45,11 +52,11 @@ class EncodedStream:
         Raises:
             ValueError: If the stream was not encoded through this backbone.
         """
-        z = FeatureCache(backbone, self._fingerprint, self.cache_dir).read_all(len(self.rows.positions))
+        z = FeatureCache(backbone, self.key, self.cache_dir).read_all(len(self.rows.positions))
         if z is None:
             raise ValueError(
-                f"The stream was not encoded through {backbone.name}, or its features are gone: pass all backbones "
-                "to encode_stream, which reads the stream once for all of them."
+                f"The stream was not encoded through {backbone.name}, or its features are gone: give all backbones "
+                "to the StreamEncoder, which reads the stream once for all of them."
             )
         return z[torch.searchsorted(self.rows.positions, rows)]
 
@@ -58,71 +65,86 @@ class EncodedStream:
         return torch.isin(rows, torch.tensor(sorted(self.rows.pictures)))
 
 
-def encode_stream(
-    dataset: IterableDataset,
-    backbones: Sequence[FrozenBackbone],
-    accelerator: Accelerator | None = None,
-    options: StreamOptions | None = None,
-    *,
-    fingerprint: str | None = None,
-    batch_size: int = 64,
-    num_workers: int = 0,
-) -> LabelledImages:
-    """Read a streamed split once, through all backbones at a time; images are not kept, but a few of each class.
+@dataclass(frozen=True)
+class StreamEncoder:
+    """Reads a streamed split once, through all backbones at a time; of the images it keeps a few of each class.
 
-    The features have the same bits as those of the same split on disk. With a fingerprint they stay in the cache: a
-    second call reads nothing of the stream, and one after a killed call encodes what is missing. Several processes
-    each read the whole stream, and decode and encode their share of it.
+    The features have the same bits as those of the same split on disk. Several processes each read the whole stream,
+    and decode and encode their share of it.
 
     Args:
-        dataset (`datasets.IterableDataset`): One split.
         backbones (`Sequence[FrozenBackbone]`): All that will be asked for features.
         accelerator (`accelerate.Accelerator`, *optional*): Says which process this is, and on which device.
-        options ([`StreamOptions`], *optional*): Columns and classes.
-        fingerprint (`str`, *optional*): What identifies the split's files; without one, the features are in a
-            temporary folder.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
-        num_workers (`int`, *optional*, defaults to 0): Threads that decode images.
-
-    Raises:
-        ValueError: If a column is missing or an image can't be read. What is wrong with the classes is known only
-            after the pass.
+        num_workers (`int`, *optional*, defaults to 0): Threads that fetch and decode images; 0 is 16.
+        pictures_per_class (`int`, *optional*, defaults to 5): Images to keep of each class, drawn at random.
     """
-    accelerator, options = accelerator or Accelerator(), options or StreamOptions()
-    if dataset.features is None:
-        dataset = dataset._resolve_features()  # from the first rows; `datasets` has no public way
-    columns = StreamColumns.find(dataset.features, options)
-    folder = assets_folder("features") if fingerprint else _shared_temporary_folder()
-    used = json.dumps([fingerprint or str(folder), asdict(options)], default=str)
-    key = hashlib.sha256(used.encode()).hexdigest()
-    caches = [FeatureCache(backbone.to(accelerator.device), key, folder) for backbone in backbones]
-    index = folder / f"stream-{key[:32]}.safetensors"
-    rows = StreamRows.load(index) if index.exists() else None
-    # The second time alone: what is only on the disks of other machines.
-    shares = [(accelerator.process_index, accelerator.num_processes), (0, 1)]
-    for share in shares:
-        if rows is None or any(cache.read_all(len(rows.positions)) is None for cache in caches):
-            rows = StreamPass(columns, options, backbones, caches, share, batch_size, num_workers).run(dataset)
-        accelerator.wait_for_everyone()
-    assert rows is not None
-    if accelerator.is_main_process and not index.exists():
-        rows.save(index)
-    images = LabelledImages(
-        EncodedStream(key, rows, folder),
-        "image",
-        rows.positions,
-        rows.labels,
-        rows.class_names,
-        rows.groups,
-        rows.group_names,
-    )
-    return images.with_classes(options.classes) if options.classes else images
+
+    backbones: Sequence[FrozenBackbone]
+    accelerator: Accelerator = field(default_factory=Accelerator)
+    batch_size: int = 64
+    num_workers: int = 0
+    pictures_per_class: int = 5
+
+    def encode(
+        self, dataset: IterableDataset, options: DataOptions | None = None, fingerprint: str | None = None
+    ) -> LabelledImages:
+        """Features, labels and a few images of a streamed split.
+
+        With a fingerprint they stay in the cache: a second call reads nothing of the stream, and one after a killed
+        call encodes what is missing.
+
+        Args:
+            dataset (`datasets.IterableDataset`): One split.
+            options ([`DataOptions`], *optional*): Columns and classes.
+            fingerprint (`str`, *optional*): What identifies the split's files; without one, the features are in a
+                temporary folder.
+
+        Raises:
+            ValueError: If a column is missing or an image can't be read. What is wrong with the classes is known only
+                after the pass.
+        """
+        options = options or DataOptions()
+        if dataset.features is None:
+            dataset = dataset._resolve_features()  # from the first rows; `datasets` has no public way
+        columns = StreamColumns.find(dataset.features, options)
+        folder = assets_folder("features") if fingerprint else self._temporary_folder()
+        key = _digest(fingerprint or str(folder), options)
+        index = folder / f"stream-{_digest(key, self.pictures_per_class)[:32]}.safetensors"
+        caches = [FeatureCache(backbone.to(self.accelerator.device), key, folder) for backbone in self.backbones]
+        rows = StreamRows.load(index) if index.exists() else None
+        # The second time alone: what is only on the disks of other machines.
+        for share in ((self.accelerator.process_index, self.accelerator.num_processes), (0, 1)):
+            if rows is None or any(cache.read_all(len(rows.positions)) is None for cache in caches):
+                encoding = ShardEncoding(self.backbones, caches, share, self.batch_size)
+                threads = self.num_workers or _THREADS
+                rows = StreamPass(columns, options, encoding, self.pictures_per_class, threads).run(dataset)
+            self.accelerator.wait_for_everyone()
+        assert rows is not None
+        if self.accelerator.is_main_process and not index.exists():
+            rows.save(index)
+        if fingerprint is None:  # the key changes with the temporary folder, what is in it does not
+            z = caches[0].read_all(len(rows.positions))
+            content = hashlib.sha256(b"" if z is None else z.float().numpy().tobytes()).hexdigest()
+        images = LabelledImages(
+            EncodedStream(key, rows, folder, key if fingerprint else content),
+            "image",
+            rows.positions,
+            rows.labels,
+            rows.class_names,
+            rows.groups,
+            rows.group_names,
+        )
+        return images.with_classes(options.classes) if options.classes else images
+
+    def _temporary_folder(self) -> Path:
+        """A folder of the main process, removed when it ends."""
+        _temporary_folders.append(tempfile.TemporaryDirectory(prefix="hf_lgm-stream-"))
+        return Path(broadcast_object_list([_temporary_folders[-1].name])[0])
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory] = []  # removed when the process ends
 
 
-def _shared_temporary_folder() -> Path:
-    """A folder of the main process, removed when it ends."""
-    _temporary_folders.append(tempfile.TemporaryDirectory(prefix="hf_lgm-stream-"))
-    return Path(broadcast_object_list([_temporary_folders[-1].name])[0])
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, default=asdict).encode()).hexdigest()

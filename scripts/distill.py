@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from hf_lgm import LGMConfig, LGMDistiller, ProbeProtocol
 from hf_lgm.cli import (
     DataArguments,
@@ -50,8 +52,11 @@ def main() -> None:
         raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
     for run in runs.values():
         prepare_output_dir(run, run_args.overwrite)
-    backbones = model_args.load()
-    train, evaluation = data_args.load(dataset, args.seed)
+    if data_args.streaming:
+        for run in runs.values():
+            run.check_streaming()
+    backbones = model_args.load(torch.bfloat16 if args.bf16 else torch.float32)
+    train, evaluation = data_args.load(dataset, backbones, args)
     source = {"dataset": without_folders(dataset)}
     if dataset == DEMO_DATASET:
         source["license"] = DEMO_LICENSE
@@ -79,7 +84,9 @@ def main() -> None:
     if distiller.accelerator.is_main_process:
         folder = Path(args.output_dir)
         comparison.save_picture(folder / "comparison.png", backbones[0].name)
-        print(f"\nTop-1 in percent, mean ± std of {args.eval_seeds} probes:\n\n{comparison.table()}\n")
+        for metric in comparison.metrics:
+            print(f"\n{metric.capitalize()} in percent, mean ± std of {args.eval_seeds} probes:\n")
+            print(f"{comparison.table(metric)}\n")
         print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
         print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
         print(f'Use:     datasets.load_dataset("{folder}")')

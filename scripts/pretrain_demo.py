@@ -25,8 +25,8 @@ from transformers import (
 from hf_lgm import FrozenBackbone, LabelledImages, ProbeProtocol
 from hf_lgm.demo import DEMO_DATASET, SIDE
 from hf_lgm.features import SquareImages
-from hf_lgm.loading import load_splits
-from hf_lgm.probe import probe_accuracies
+from hf_lgm.probe import EvalFeatures, probe_accuracies
+from hf_lgm.splits import load_splits
 
 CARD = """---
 license: apache-2.0
@@ -80,7 +80,8 @@ def main() -> None:
         with torch.no_grad():
             z, z_eval = backbone(pixels["train"]), backbone(pixels["test"])
         protocol = ProbeProtocol(learning_rate=1e-2, views=1, seeds=1)
-        accuracy = probe_accuracies(z[None, :, None], train.labels, z_eval, test.labels, 10, protocol)["top-1"][0]
+        real = EvalFeatures.of(test, z_eval)
+        accuracy = probe_accuracies(z[None, :, None], train.labels, real, 10, protocol)["top-1"][0]
         card = CARD.format(
             name=name,
             architecture=type(model).__name__,

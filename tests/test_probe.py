@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestCentroid
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, ProbeProtocol, evaluate_probe
 from hf_lgm.baselines import centroid_rows, random_rows, real_image_set
-from hf_lgm.probe import class_means, nearest_class_mean, probe_accuracies, train_probes
+from hf_lgm.probe import EvalFeatures, class_means, nearest_class_mean, probe_accuracies, train_probes
 
 QUICK = ProbeProtocol(steps=200, learning_rate=1e-2, views=4, seeds=2)
 
@@ -25,7 +25,7 @@ def blobs():
 def test_a_converged_probe_is_logistic_regression(blobs):
     z, y, z_eval, y_eval = blobs
     protocol = ProbeProtocol(steps=2000, learning_rate=3e-2, seeds=1)
-    ours = probe_accuracies(z[None, :, None], y, z_eval, y_eval, 7, protocol)
+    ours = probe_accuracies(z[None, :, None], y, EvalFeatures(z_eval, y_eval), 7, protocol)
     reference = LogisticRegression(C=1e6, max_iter=5000).fit(z, y)
     assert ours["top-1"][0] == pytest.approx(100 * reference.score(z_eval, y_eval), abs=0.6)
     best = torch.from_numpy(reference.predict_proba(z_eval)).topk(5).indices
@@ -66,14 +66,14 @@ def test_large_training_sets_are_drawn_from(blobs, monkeypatch):
     monkeypatch.setattr("hf_lgm.probe._MAX_ROWS", 50)
     z, y, z_eval, y_eval = blobs
     protocol = ProbeProtocol(steps=1000, learning_rate=1e-2, seeds=1)
-    drawn = probe_accuracies(z[None, :, None], y, z_eval, y_eval, 7, protocol)["top-1"][0]
+    drawn = probe_accuracies(z[None, :, None], y, EvalFeatures(z_eval, y_eval), 7, protocol)["top-1"][0]
     assert drawn == pytest.approx(100 * LogisticRegression().fit(z, y).score(z_eval, y_eval), abs=2)
 
 
 def test_nearest_class_mean_is_scikit_learns(blobs):
     z, y, z_eval, y_eval = blobs
     expected = 100 * NearestCentroid().fit(z.numpy(), y.numpy()).score(z_eval.numpy(), y_eval.numpy())
-    result = nearest_class_mean("b", z, y, z_eval, y_eval, 7)
+    result = nearest_class_mean("b", z, y, EvalFeatures(z_eval, y_eval), 7)
     assert result.mean == pytest.approx(expected, abs=0.01) and result.std == 0
     torch.testing.assert_close(class_means(z, y, 7)[3], z[y == 3].mean(dim=0))
 

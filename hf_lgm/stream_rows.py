@@ -1,0 +1,103 @@
+"""What of a stream is used, and what stays of it: positions, labels, and a few pictures."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Features
+from safetensors import safe_open
+
+from .columns import DataOptions, find_image_column, find_label_column
+from .data import class_indices
+from .feature_cache import write_tensors
+
+
+@dataclass(frozen=True)
+class StreamColumns:
+    """The columns that are used, and which labels."""
+
+    image: str
+    label: str
+    group: str | None
+    features: Features
+    wanted: frozenset[int | str] | None
+
+    @classmethod
+    def find(cls, features: Features, options: DataOptions) -> "StreamColumns":
+        """In the features of a stream, before it is read."""
+        label, group = find_label_column(features, options.label_column_name), options.group_column_name
+        wanted: frozenset[int | str] | None = None
+        if options.classes and isinstance(features[label], datasets.ClassLabel):
+            wanted = frozenset(class_indices(features[label].names, options.classes))
+        elif options.classes:
+            wanted = frozenset(str(name) for name in options.classes)
+        return cls(
+            find_image_column(features, options.image_column_name),
+            label,
+            group and find_label_column(features, group, "group_column_name"),
+            features,
+            wanted,
+        )
+
+    def is_wanted(self, value: Any) -> bool:
+        """Whether a row with this label is used."""
+        if self.wanted is None:
+            return True
+        return (value if isinstance(self.features[self.label], datasets.ClassLabel) else str(value)) in self.wanted
+
+
+@dataclass(frozen=True)
+class StreamRows:
+    """The rows that were encoded.
+
+    Args:
+        positions (`torch.Tensor`): Shape (N,), their rows in the stream, ascending.
+        labels (`torch.Tensor`): Shape (N,), class indices.
+        class_names (`list[str]`): Length C.
+        groups (`torch.Tensor`, *optional*): Shape (N,), group indices.
+        group_names (`list[str]`, *optional*): The groups' names.
+        pictures (`dict[int, bytes]`): The encoded pictures that were kept, by row.
+    """
+
+    positions: torch.Tensor
+    labels: torch.Tensor
+    class_names: list[str]
+    groups: torch.Tensor | None
+    group_names: list[str] | None
+    pictures: dict[int, bytes]
+
+    def save(self, path: Path) -> None:
+        """Write one file."""
+        tensors = {"positions": self.positions, "labels": self.labels}
+        if self.groups is not None:
+            tensors["groups"] = self.groups
+        tensors |= {f"picture {row}": _as_tensor(data) for row, data in self.pictures.items()}
+        names = {"class_names": self.class_names, "group_names": self.group_names}
+        write_tensors(path, tensors, {name: json.dumps(value) for name, value in names.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> "StreamRows":
+        """Read it back."""
+        with safe_open(path, "pt") as file:
+            names = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+        pictures = {
+            int(name.split()[1]): value.numpy().tobytes()
+            for name, value in tensors.items()
+            if name.startswith("picture ")
+        }
+        return cls(
+            tensors["positions"],
+            tensors["labels"],
+            names["class_names"],
+            tensors.get("groups"),
+            names["group_names"],
+            pictures,
+        )
+
+
+def _as_tensor(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
