@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from conftest import SIDE, make_dataset, make_vit
 from transformers import TrainerCallback
 
-from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing
+from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing, feature_cache
 
 
 class Terminate(TrainerCallback):
@@ -28,6 +28,7 @@ parser.add_argument("--max_steps", type=int, default=6)
 parser.add_argument("--init", default="noise")
 parser.add_argument("--resume_from_checkpoint")
 parser.add_argument("--sigterm_at", type=int)
+parser.add_argument("--streaming", action="store_true")
 flags = parser.parse_args()
 
 args = LGMConfig(
@@ -40,5 +41,8 @@ args = LGMConfig(
     disable_tqdm=True,
 )
 backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
-distiller = LGMDistiller(backbone, args, make_dataset(classes=flags.classes), callbacks=[Terminate(flags.sigterm_at)])
+dataset = make_dataset(classes=flags.classes)
+if flags.streaming:
+    dataset, feature_cache.SHARD_ROWS = dataset.to_iterable_dataset(), 10
+distiller = LGMDistiller(backbone, args, dataset, callbacks=[Terminate(flags.sigterm_at)])
 distiller.train(flags.resume_from_checkpoint)

@@ -14,7 +14,7 @@ from datasets import load_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
 
-from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing
+from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing, ProbeProtocol
 from hf_lgm.checkpoint import Checkpoint, all_checkpoints
 
 
@@ -307,10 +307,11 @@ def final_tensors(folder):
     return Checkpoint.load(all_checkpoints(folder)[-1]).tensors
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_agree(tmp_path, processes):
+@pytest.mark.parametrize(("processes", "flags"), [(2, []), (3, []), (2, ["--streaming"])])
+def test_processes_agree(tmp_path, processes, flags):
+    """Also where each of them reads a stream and encodes a part of it."""
     run_script(folder=tmp_path / "one")
-    run_script(folder=tmp_path / "many", processes=processes)
+    run_script(*flags, folder=tmp_path / "many", processes=processes)
     one, many = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "many")
     assert one.keys() == many.keys()
     for name, tensor in one.items():
@@ -346,3 +347,13 @@ def test_sigkill_at_a_random_step(tmp_path, step):
     run_script(*flags, "--resume_from_checkpoint", "auto", folder=folder)
     name = "checkpoint-40/synthetic.safetensors"
     assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), killed_after
+
+
+def test_ten_thousand_classes(backbone, tmp_path):
+    args = LGMConfig(str(tmp_path), max_steps=1, views_per_step=1, disable_tqdm=True, eval_seeds=1)
+    dataset = make_dataset(per_class=1, classes=10_000, side=4)
+    distiller = LGMDistiller(backbone, args, dataset, dataset)
+    distiller.train()
+    metrics = distiller.evaluate(ProbeProtocol(steps=2, views=1, seeds=1))
+    assert len(distiller.distilled_set().class_names) == 10_000
+    assert 0 <= metrics["eval_accuracy"] <= metrics["eval_accuracy_top5"] < 5
