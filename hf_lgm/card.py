@@ -20,12 +20,14 @@ def render_card(dataset: Dataset, config: dict[str, Any], results: list[dict[str
     """
     source = config.get("source", {})
     backbone = config.get("backbone", {})
-    name = source.get("dataset", "unknown dataset")
+    name = source.get("name") or source.get("dataset", "unknown dataset")
     is_real = "source_index" in dataset.features
     done, through = "chosen" if is_real else "distilled", backbone.get("name", "an unknown backbone")
     data = DatasetCardData(
         pretty_name=f"{name}, {done} through {through}",
         license=source.get("license", "unknown"),
+        license_name=source.get("license_name"),
+        license_link=source.get("license_link"),
         task_categories=["image-classification"],
         size_categories=[_size_category(len(dataset))],
         annotations_creators=None if is_real else ["machine-generated"],

@@ -13,17 +13,9 @@ from pathlib import Path
 import torch
 
 from hf_lgm import LGMConfig, LGMDistiller, ProbeProtocol
-from hf_lgm.cli import (
-    DataArguments,
-    ModelArguments,
-    default_output_dir,
-    parse_arguments,
-    prepare_output_dir,
-    run_script,
-    without_folders,
-)
+from hf_lgm.arguments import DataArguments, ModelArguments, without_folders
+from hf_lgm.cli import default_output_dir, parse_arguments, prepare_output_dir, run_script
 from hf_lgm.comparison import compare
-from hf_lgm.demo import DEMO_DATASET, DEMO_LICENSE
 
 DEMO_CONFIG = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 
@@ -43,7 +35,8 @@ def main() -> None:
     types = (ModelArguments, DataArguments, LGMConfig, RunArguments)
     model_args, data_args, args, run_args = parse_arguments(types, __doc__, sys.argv[1:], DEMO_CONFIG)
     dataset = data_args.choose(model_args.model)
-    args.output_dir = args.output_dir or default_output_dir(dataset, model_args.model, args.images_per_class)
+    source = data_args.source(dataset)
+    args.output_dir = args.output_dir or default_output_dir(source["name"], model_args.model, args.images_per_class)
     runs = {"distilled": args} | {
         f"distilled from {init}": dataclasses.replace(args, init=init, output_dir=f"{args.output_dir}-from-{init}")
         for init in run_args.also_init
@@ -57,9 +50,6 @@ def main() -> None:
             run.check_streaming()
     backbones = model_args.load(torch.bfloat16 if args.bf16 else torch.float32)
     train, evaluation = data_args.load(dataset, backbones, args)
-    source = {"dataset": without_folders(dataset)}
-    if dataset == DEMO_DATASET:
-        source["license"] = DEMO_LICENSE
     command = " ".join(["accelerate launch scripts/distill.py", *map(without_folders, sys.argv[1:])])
     provenance = {"source": source, "command": command}
     distillers = {
