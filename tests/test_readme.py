@@ -31,7 +31,7 @@ def test_every_file_and_flag_that_is_named_exists():
     root = Path(hf_lgm.__file__).parent.parent
     for path in re.findall(r"(?:scripts|recipes|docs)/[\w/]+\.\w+", README):
         assert (root / path).is_file(), path
-    script = (root / "scripts" / "distill.py").read_text() + (root / "hf_lgm" / "cli.py").read_text()
+    script = (root / "scripts" / "distill.py").read_text() + (root / "hf_lgm" / "arguments.py").read_text()
     script += (root / "hf_lgm" / "config.py").read_text()
     launcher = {"num_processes", "num_machines", "help"}
     for flag in set(re.findall(r"--([a-z_]+)", README)) - launcher:
