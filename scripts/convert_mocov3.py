@@ -4,8 +4,8 @@ python scripts/convert_mocov3.py --checkpoint vit-b-300ep.pth.tar --output_dir m
 accelerate launch scripts/distill.py --model mocov3-vit-base
 
 The checkpoints are those of https://github.com/facebookresearch/moco-v3 (CC BY-NC 4.0): `vit-s-300ep.pth.tar` and
-`vit-b-300ep.pth.tar`. Not run by us on these: tested with small ones of the same form, against the forward pass written
-out.
+`vit-b-300ep.pth.tar`. Not run by us on these: tested with small ones of the same form, against the forward pass
+written out.
 """
 
 import argparse
@@ -84,9 +84,7 @@ def _encoder(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         encoder = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
         encoder = {name: tensor for name, tensor in encoder.items() if not name.startswith("head.")}
         if "patch_embed.proj.0.weight" in encoder:
-            raise ValueError(
-                "This variant has a convolutional stem, which ViTModel does not: vit-s and vit-b have none."
-            )
+            raise ValueError("This variant has a convolutional stem, which ViTModel has not: use vit-s or vit-b.")
         if "patch_embed.proj.weight" in encoder:
             return encoder
     raise ValueError(

@@ -36,12 +36,8 @@ def parameters(generator):
         "norm.weight": 1 + random(DIM), "norm.bias": random(DIM),
         "head.0.weight": random(8, DIM), "head.1.weight": random(8), "head.1.running_mean": random(8),
     }  # fmt: skip
-    linear = {
-        "attn.qkv": (3 * DIM, DIM),
-        "attn.proj": (DIM, DIM),
-        "mlp.fc1": (4 * DIM, DIM),
-        "mlp.fc2": (DIM, 4 * DIM),
-    }
+    linear = {"attn.qkv": (3 * DIM, DIM), "attn.proj": (DIM, DIM)}
+    linear |= {"mlp.fc1": (4 * DIM, DIM), "mlp.fc2": (DIM, 4 * DIM)}
     for block in range(DEPTH):
         for norm in ("norm1", "norm2"):
             encoder[f"blocks.{block}.{norm}.weight"] = 1 + random(DIM)
