@@ -15,6 +15,7 @@ from .demo import DEMO_DATASET, DEMO_LICENSE, DEMO_MODELS
 from .hub import existing_path_or_id
 from .loading import load_images
 from .pooling import Pooling
+from .splits import is_streamable
 from .streaming import StreamEncoder
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class DataArguments:
     classes: list[str] = field(default_factory=list, metadata={"help": "Names or numbers of the classes to use; all."})
     skip_bad_images: bool = field(default=False, metadata={"help": "Leave out and count images that can't be read."})
     streaming: bool = field(
-        default=False, metadata={"help": "Read each split once and store no images; the table has no centroid row."}
+        default=False,
+        metadata={"help": "Read each split once; of its images a few are stored, for the table."},
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Use this many, as many of each class."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Use this many, as many of each class."})
@@ -128,6 +130,10 @@ class DataArguments:
         existing_path_or_id(self.dataset, "--dataset")  # before a backbone is downloaded
         return self.dataset
 
+    def streams(self, dataset: str) -> bool:
+        """Whether the images are read only once."""
+        return self.streaming and is_streamable(dataset)
+
     def source(self, dataset: str) -> dict[str, str]:
         """What the card says of the dataset."""
         of_demo = DEMO_LICENSE if dataset == DEMO_DATASET else None
@@ -147,13 +153,12 @@ class DataArguments:
         if dataset in _SIZES and not Path(dataset).is_dir() and not self.streaming:
             logger.warning("Downloading %s unless it is cached: %s", dataset, _SIZES[dataset])
         stream_encoder = None
-        if self.streaming:
+        if self.streams(dataset):
             stream_encoder = StreamEncoder(
                 backbones,
                 Accelerator(cpu=args.use_cpu),
                 args.per_device_eval_batch_size,
-                args.dataloader_num_workers,
-                pictures_per_class=max(args.eval_seeds, 2 * args.images_per_class),
+                pictures_per_class=max(args.eval_seeds, 3 * args.images_per_class),
             )
         return load_images(
             dataset,

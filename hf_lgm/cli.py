@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError
 from transformers import HfArgumentParser
 
 from .checkpoint import all_checkpoints
@@ -20,7 +21,16 @@ from .demo import DEMO_MODELS
 from .distilled_set import DATA_FILE, PUBLISHED_FILES
 
 # What a user can mend: files, the Hub, the disk, a missing package, a dataset, the memory, a setting.
-_MENDABLE = (OSError, ImportError, DatasetsError, torch.OutOfMemoryError, ValueError, TypeError, FloatingPointError)
+_MENDABLE = (
+    OSError,
+    HTTPError,
+    ImportError,
+    DatasetsError,
+    torch.OutOfMemoryError,
+    ValueError,
+    TypeError,
+    FloatingPointError,
+)
 
 
 def parse_arguments(

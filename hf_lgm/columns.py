@@ -1,7 +1,7 @@
 """Which columns and classes of a dataset are meant, and labels as class indices."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,7 +70,10 @@ def find_label_column(features: Features, name: str | None, flag: str = "label_c
         return usual[0]
     _check_name(features, name, flag)
     if not _is_class(features[name]):
-        raise ValueError(f"--{flag}: '{name}' has type {_describe(features[name])}: expected one class per image.")
+        raise ValueError(
+            f"--{flag}: '{name}' has type {_describe(features[name])}: expected one class per image, as ClassLabel, "
+            "strings or integers."
+        )
     return name
 
 
@@ -82,17 +85,31 @@ def with_image_feature(dataset: AnyDataset, column: str, decode: bool = True) ->
     return dataset.cast_column(column, datasets.Image(decode=decode))
 
 
-def encode_labels(values: Sequence[Any] | np.ndarray, feature: Any) -> tuple[torch.Tensor, list[str]]:
+def is_labelled(value: Any) -> bool:
+    """Whether a row with this label has one: hidden labels are stored as -1, as in ImageNet's test split."""
+    return value is not None and value != UNLABELLED
+
+
+def encode_labels(values: Sequence[Any], feature: Any) -> tuple[torch.Tensor, list[str]]:
     """Class indices of shape (N,), -1 where there is no label, and the classes' names.
 
     Strings and integers are numbered in sorted order.
 
     Args:
-        values (`Sequence`): One label per row; `None`, NaN and -1 are none.
+        values (`Sequence`): One label per row.
         feature: The column's type.
     """
+    return _encode(values, feature, is_labelled)
+
+
+def encode_groups(values: Sequence[Any], feature: Any) -> tuple[torch.Tensor, list[str]]:
+    """The same for groups, of which -1 may be one: attributes are often stored as -1 and 1."""
+    return _encode(values, feature, lambda value: value is not None)
+
+
+def _encode(values: Sequence[Any], feature: Any, is_there: Callable[[Any], bool]) -> tuple[torch.Tensor, list[str]]:
     array = np.asarray(values, dtype=object)
-    labelled = np.array([value is not None and value == value and value != UNLABELLED for value in array], dtype=bool)
+    labelled = np.array([is_there(value) for value in array], dtype=bool)
     labels = torch.full((len(array),), UNLABELLED)
     if isinstance(feature, ClassLabel):
         labels[torch.from_numpy(labelled)] = torch.from_numpy(array[labelled].astype(np.int64))

@@ -1,9 +1,11 @@
 """The table that a distilled set is judged by: real images of the same number, and what all of them give."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from .backbone import FrozenBackbone
@@ -13,6 +15,8 @@ from .distilled_set import DistilledSet
 from .features import extract_features
 from .figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
 from .probe import EvalFeatures, ProbeProtocol, ProbeResult, evaluate_probe, full_data_probe, nearest_class_mean
+
+logger = logging.getLogger(__name__)
 
 # As many columns of the Markdown table as there are backbones follow this one.
 _TITLE = "trained on"
@@ -85,7 +89,8 @@ def compare(
 ) -> Comparison:
     """Distilled sets beside as many random and centroid real images, the nearest class mean, and all real images.
 
-    Of a stream only some images are at hand: random ones are drawn among them, and there are no centroid ones.
+    Of a stream only some images are at hand: random ones are drawn among them, where there are enough, and there are
+    no centroid ones.
 
     Args:
         distilled (`dict[str, DistilledSet]`): Sets by name, made through the first backbone.
@@ -101,16 +106,18 @@ def compare(
     config = {"settings": first.config.get("settings", {})}
     classes, per_class = train.num_classes, len(first.dataset) // train.num_classes
     size, ratio = first.dataset[0]["image"].width, backbones[0].preprocessing.resize_ratio
+    sets: dict[str, DistilledSet | list[DistilledSet]] = {}
     seen = train.with_pictures()
-    draws = [random_rows(seen.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
-    random_sets = [real_image_set(seen, rows, size, ratio, config) for rows in draws]
-    single: dict[str, DistilledSet] = {}
+    if torch.bincount(seen.labels, minlength=classes).min() >= per_class:
+        draws = [random_rows(seen.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
+        sets["random real images"] = [real_image_set(seen, rows, size, ratio, config) for rows in draws]
+    else:
+        logger.warning("Of some classes the stream's kept images are too few: no row of random real images")
     if not train.is_streamed:
         z = extract_features(backbones[0], train, accelerator, batch_size, num_workers)
         rows = centroid_rows(z, train.labels, classes, per_class)
-        single["centroid real images"] = real_image_set(train, rows, size, ratio, config)
-    single |= distilled
-    sets: dict[str, DistilledSet | list[DistilledSet]] = {"random real images": random_sets, **single}
+        sets["centroid real images"] = real_image_set(train, rows, size, ratio, config)
+    sets |= distilled
     results = []
     for backbone in backbones:
         for name, images in sets.items():
@@ -127,7 +134,8 @@ def compare(
                 )
             )
         results += _references(backbone, train, evaluation, accelerator, protocol, batch_size, num_workers)
-    return Comparison({"random real images": random_sets[0], **single}, results)
+    shown = {name: images if isinstance(images, DistilledSet) else images[0] for name, images in sets.items()}
+    return Comparison(shown, results)
 
 
 def _references(

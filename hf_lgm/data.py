@@ -14,6 +14,7 @@ from PIL import Image
 from .columns import (
     UNLABELLED,
     class_index,
+    encode_groups,
     encode_labels,
     find_image_column,
     find_label_column,
@@ -42,7 +43,7 @@ class LabelledImages:
         rows (`torch.Tensor`): Shape (N,), the rows of the source that are meant, in their order.
         labels (`torch.Tensor`): Shape (N,), class indices.
         class_names (`list[str]`): Length C.
-        groups (`torch.Tensor`, *optional*): Shape (N,), indices of groups within the classes, such as backgrounds.
+        groups (`torch.Tensor`, *optional*): Shape (N,), indices of groups, such as backgrounds; -1 for none.
         group_names (`list[str]`, *optional*): The groups' names.
     """
 
@@ -84,11 +85,11 @@ class LabelledImages:
             raise TypeError(_not_a_split(dataset))
         image_column = find_image_column(dataset.features, image_column_name)
         label_column = find_label_column(dataset.features, label_column_name)
-        labels, names = _encoded_column(dataset, label_column)
+        labels, names = encode_labels(_values(dataset, label_column), dataset.features[label_column])
         groups, group_names = None, None
         if group_column_name is not None:
             group_column = find_label_column(dataset.features, group_column_name, "group_column_name")
-            groups, group_names = _encoded_column(dataset, group_column)
+            groups, group_names = encode_groups(_values(dataset, group_column), dataset.features[group_column])
         pictures = dataset.select_columns([image_column]).with_format(None)  # nothing else is decoded with them
         images = cls(
             with_image_feature(pictures, image_column),
@@ -235,9 +236,8 @@ def class_indices(names: list[str], classes: Sequence[str | int]) -> list[int]:
     return found
 
 
-def _encoded_column(dataset: Dataset, column: str) -> tuple[torch.Tensor, list[str]]:
-    values = dataset.select_columns([column]).with_format("arrow")[:][column]
-    return encode_labels(values.to_pylist(), dataset.features[column])
+def _values(dataset: Dataset, column: str) -> list[Any]:
+    return dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
 
 
 def _is_readable(stored: dict[str, Any]) -> dict[str, bool]:

@@ -83,8 +83,7 @@ class LGMDistiller(ResumableRun):
         self.backbone = FrozenBackbone.wrap(model, processing_class).to(self.accelerator.device)
         if self.args.bf16:
             self.backbone.cast(torch.bfloat16)
-        loading = self.args.per_device_eval_batch_size, self.args.dataloader_num_workers
-        encoder = StreamEncoder([self.backbone], self.accelerator, *loading)
+        encoder = StreamEncoder([self.backbone], self.accelerator, self.args.per_device_eval_batch_size)
         self.train_images = LabelledImages.wrap(train_dataset, encoder)
         check_classes(self.train_images, self.args.images_per_class)
         self.eval_images = None
@@ -163,7 +162,8 @@ class LGMDistiller(ResumableRun):
     def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
         """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
 
-        Returns `eval_accuracy`, `eval_accuracy_std` and, with more than five classes, `eval_accuracy_top5`.
+        Returns `eval_accuracy`, `eval_accuracy_std`, `eval_accuracy_top5` with more than five classes, and
+        `eval_accuracy_worst_group` where there are groups.
 
         Args:
             protocol ([`ProbeProtocol`], *optional*): How they are trained; its default with `args.eval_seeds`.
@@ -183,8 +183,8 @@ class LGMDistiller(ResumableRun):
             num_workers=self.args.dataloader_num_workers,
         )
         metrics = {"eval_accuracy": result.mean, "eval_accuracy_std": result.std}
-        if "top-5" in result.accuracies:
-            metrics["eval_accuracy_top5"] = result.rows()[1]["mean"]
+        names = {"top-5": "eval_accuracy_top5", "worst group": "eval_accuracy_worst_group"}
+        metrics |= {names[row["metric"]]: row["mean"] for row in result.rows() if row["metric"] in names}
         self._log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

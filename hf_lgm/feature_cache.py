@@ -63,7 +63,7 @@ class FeatureCache:
             return None
         is_whole = total is None or len(z) == min(SHARD_ROWS, total - start)
         if not is_whole or z.shape[1:] != (self.dim,) or metadata.get("sha256") != _checksum(z):
-            logger.warning("Computing the feature shard %s again: its checksum is wrong", path)
+            logger.warning("Computing the feature shard %s again: it is not as it was written", path)
             return None
         return z
 
@@ -75,6 +75,15 @@ class FeatureCache:
                 return None
             shards.append(shard)
         return torch.cat(shards) if shards else torch.empty(0, self.dim)
+
+    def digest(self, total: int) -> str | None:
+        """A digest of `total` rows of features, or `None` if a shard is missing or damaged."""
+        shards = hashlib.sha256()
+        for start in range(0, total, SHARD_ROWS):
+            if (shard := self.read(start, total)) is None:
+                return None
+            shards.update(_checksum(shard).encode())
+        return shards.hexdigest()
 
     def _path(self, start: int) -> Path:
         return self.folder / f"shard-{start // SHARD_ROWS:05d}.safetensors"

@@ -73,22 +73,23 @@ def load_images(
         splits, fingerprint = stream_splits(dataset, dataset_config, token)
     options = DataOptions(image_column_name, label_column_name, classes, group_column_name, skip_bad_images)
 
-    def images_of(name: str, flag: str) -> LabelledImages:
+    def images_of(name: str, flag: str, encoder: StreamEncoder | None) -> LabelledImages:
         split = _split(splits, name, flag)
-        if isinstance(split, IterableDataset) and stream_encoder is not None:
-            return stream_encoder.encode(split, options, fingerprint and f"{fingerprint} {name}")
+        if isinstance(split, IterableDataset) and encoder is not None:
+            return encoder.encode(split, options, fingerprint and f"{fingerprint} {name}")
         return LabelledImages.from_dataset(split, **dataclasses.asdict(options))
 
     if eval_split is None:
         eval_split = next((name for name in _EVAL_SPLITS if name in splits and name != train_split), None)
     else:
         _split(splits, eval_split, "eval_split")  # before the train split is read
-    train = images_of(train_split, "train_split")
+    train = images_of(train_split, "train_split", stream_encoder)
     check_classes(train)
     if eval_split is None:
         train, evaluation = _hold_out(train, seed, sorted(splits))
     else:
-        evaluation = align_classes(images_of(eval_split, "eval_split"), train.class_names)
+        encoder = stream_encoder and dataclasses.replace(stream_encoder, pictures_per_class=0)  # never shown
+        evaluation = align_classes(images_of(eval_split, "eval_split", encoder), train.class_names)
     if max_train_samples:
         train = train.balanced_sample(max_train_samples, seed)
     if max_eval_samples:
@@ -122,8 +123,10 @@ def align_classes(images: LabelledImages, class_names: list[str]) -> LabelledIma
     """The same images with their classes numbered as in `class_names`.
 
     Raises:
-        ValueError: If the classes are not the same.
+        ValueError: If the classes are not the same, or there is no image.
     """
+    if len(images) == 0:
+        raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
     if images.class_names == class_names:
         return images
     missing = sorted(set(class_names) - set(images.class_names))

@@ -17,6 +17,7 @@ from .distilled_set import DistilledSet
 from .features import extract_features
 from .loading import align_classes
 from .randomness import seeded_generator
+from .scores import accuracy, subgroups, worst_group_accuracy
 from .streaming import StreamEncoder
 
 # Numbers that are scored at a time, for each seed.
@@ -96,7 +97,7 @@ class EvalFeatures:
     Args:
         z (`torch.Tensor`): Shape (N, D), features of real images.
         y (`torch.Tensor`): Shape (N,), their classes.
-        subgroups (`torch.Tensor`, *optional*): Shape (N,), numbers of their class and group.
+        subgroups (`torch.Tensor`, *optional*): Shape (N,), numbers of their class and group; -1 for none.
     """
 
     z: torch.Tensor
@@ -106,10 +107,8 @@ class EvalFeatures:
     @classmethod
     def of(cls, images: LabelledImages, z: torch.Tensor) -> "EvalFeatures":
         """Of images and their features, on the features' device."""
-        subgroups = None
-        if images.groups is not None and images.group_names is not None:
-            subgroups = (images.labels * len(images.group_names) + images.groups).to(z.device)
-        return cls(z.float(), images.labels.to(z.device), subgroups)
+        numbers = None if images.groups is None else subgroups(images.labels, images.groups).to(z.device)
+        return cls(z.float(), images.labels.to(z.device), numbers)
 
     def scores(self, logits: Callable[[torch.Tensor], torch.Tensor], num_classes: int) -> dict[str, list[float]]:
         """Accuracies in percent, one per seed: top-1, top-5 with more than five classes, and of the worst subgroup.
@@ -120,20 +119,16 @@ class EvalFeatures:
         """
         k = 5 if num_classes > 5 else 1
         rows = max(1, _MAX_LOGITS // num_classes)  # at a time
-        hits = torch.cat(
-            [
-                logits(z).topk(k, dim=-1).indices == y[None, :, None]
-                for z, y in zip(self.z.split(rows), self.y.split(rows), strict=True)
-            ],
-            dim=1,
-        ).double()  # (seeds, N, k)
-        accuracies = {"top-1": (100 * hits[..., 0].mean(dim=1)).tolist()}
+        batches = zip(self.z.split(rows), self.y.split(rows), strict=True)
+        best = torch.cat([logits(z).topk(k, dim=-1).indices == y[None, :, None] for z, y in batches], dim=1)
+        first = best[..., 0]  # (seeds, N)
+        accuracies = {"top-1": accuracy(first)}
         if k > 1:
-            accuracies["top-5"] = (100 * hits.sum(dim=-1).mean(dim=1)).tolist()
+            accuracies["top-5"] = accuracy(best.any(dim=-1))
         if self.subgroups is not None:
-            of_each = [hits[:, self.subgroups == subgroup, 0].mean(dim=1) for subgroup in self.subgroups.unique()]
-            accuracies["worst group"] = (100 * torch.stack(of_each).amin(dim=0)).tolist()
-        return accuracies
+            is_known = self.subgroups >= 0
+            accuracies["worst group"] = worst_group_accuracy(first[:, is_known], self.subgroups[is_known])
+        return {name: (100 * values).tolist() for name, values in accuracies.items()}
 
 
 def evaluate_probe(
@@ -171,7 +166,7 @@ def evaluate_probe(
     if isinstance(backbone, str):
         backbone = FrozenBackbone.from_pretrained(backbone)
     backbone.to(accelerator.device)
-    encoder = StreamEncoder([backbone], accelerator, batch_size, num_workers)
+    encoder = StreamEncoder([backbone], accelerator, batch_size, pictures_per_class=0)
     real = align_classes(LabelledImages.wrap(eval_dataset, encoder), sets[0].class_names)
     views = (views or sets[0].views).without_noise()
     z = torch.stack(
@@ -194,7 +189,7 @@ def full_data_probe(
     protocol: ProbeProtocol,
 ) -> ProbeResult:
     """The ceiling: the same probe trained on the centre views of all real images, features of shape (N, D)."""
-    z_seeds = z[:, None].expand(protocol.seeds, -1, 1, -1)
+    z_seeds = z.float()[:, None].expand(protocol.seeds, -1, 1, -1)
     scores = probe_accuracies(z_seeds, y, evaluation, num_classes, protocol)
     description = dataclasses.replace(protocol, views=1).description.replace("1 cached views", "centre views")
     return ProbeResult("all real images", backbone_name, description, scores)

@@ -43,7 +43,7 @@ def stream_splits(
 ) -> tuple[DatasetDict | IterableDatasetDict, str | None]:
     """The same splits as streams, and what identifies their files.
 
-    What is in memory or memory-mapped anyway, the digits and a dataset saved to disk, is not streamed.
+    The digits and a dataset saved to disk are not streamed: nothing is downloaded or unpacked for them.
 
     Raises:
         FileNotFoundError: If a path is not there.
@@ -51,7 +51,7 @@ def stream_splits(
         ValueError: If it can't be understood.
     """
     dataset = existing_path_or_id(dataset, "--dataset")
-    if dataset == DEMO_DATASET or _is_saved_to_disk(dataset):
+    if not is_streamable(dataset):
         return load_splits(dataset, dataset_config, token), None
     if must_use_cache(dataset, "dataset"):
         raise HubError(
@@ -62,7 +62,12 @@ def stream_splits(
         builder = datasets.load_dataset_builder(dataset, dataset_config, token=token)
         splits = builder.as_streaming_dataset()
     # The folder that a copy on disk would have: made of the configuration, and of the commit or the files' times.
-    return splits, str(Path(builder.cache_dir).relative_to(datasets.config.HF_DATASETS_CACHE))
+    return splits, str(Path(builder.cache_dir).relative_to(Path(datasets.config.HF_DATASETS_CACHE).expanduser()))
+
+
+def is_streamable(dataset: str) -> bool:
+    """Whether a dataset is neither in memory nor memory-mapped anyway."""
+    return dataset != DEMO_DATASET and not _is_saved_to_disk(dataset)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from . import feature_cache
 from .backbone import FrozenBackbone
-from .columns import UNLABELLED, DataOptions, encode_labels, with_image_feature
+from .columns import DataOptions, encode_groups, encode_labels, is_labelled, with_image_feature
 from .data import UNREADABLE, readable
 from .feature_cache import FeatureCache
 from .preprocessing import square, to_tensor
@@ -103,6 +104,8 @@ class PictureSample:
 
     def has_room(self, index: int, label: Any) -> bool:
         """Whether the row at `index`, the next, is kept for now."""
+        if self.per_class == 0:
+            return False
         kept = self._kept.get(label, [])
         return len(kept) < self.per_class or self._chance(index) < kept[-1][0]
 
@@ -160,74 +163,77 @@ class StreamPass:
         names = [columns.image, columns.label, *([columns.group] if columns.group else [])]
         self._token = next(iter(dataset._token_per_repo_id.values()), None)
         # `decode(False)` first: of image files on the Hub, `datasets` decodes whatever the column is cast to later.
-        stream = with_image_feature(dataset.decode(False).select_columns(names), columns.image, decode=False)
+        plain = dataset.with_format(None).decode(False)
+        stream = with_image_feature(plain.select_columns(names), columns.image, decode=False)
         known = (dataset.info.splits or {}).get(str(dataset.split))
         through = ", ".join(backbone.name for backbone in self.encoding.backbones)
         logger.info("Streaming: one pass, through %s; what is wrong with the classes is known after it", through)
         with ThreadPoolExecutor(self.num_threads) as executor:
             bar = tqdm(stream, "streamed images", known.num_examples if known else None, unit="img")
-            for position, row, squares in self._decoded(bar, executor):
-                self._take(position, row, squares)
+            for position, row, picture in self._read_ahead(bar, executor):
+                self._take(position, row, picture)
         self.encoding.end_shard(len(self.positions) - 1)
         return self._rows()
 
-    def _decoded(
+    def _read_ahead(
         self, stream: Iterable[dict[str, Any]], executor: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, dict[str, Any], Squares | Exception]]:
-        """The rows that are used, with pixels where a shard is still to be computed; read ahead by two batches."""
-        ahead: deque[tuple[int, dict[str, Any], Future]] = deque()
+    ) -> Iterator[tuple[int, dict[str, Any], "_Picture"]]:
+        """The rows that are used, with pixels where a shard is still to be computed; two batches are under way."""
+        ahead: deque[tuple[int, dict[str, Any], Future[_Picture]]] = deque()
         used = ((position, row) for position, row in enumerate(stream) if self._is_used(row[self.columns.label]))
-        for index, (position, row) in enumerate(used):  # index as long as all can be read
-            is_needed = self.options.skip_bad_images or bool(self.encoding.backbones_for(index))
-            squares = executor.submit(self._squares, row[self.columns.image]) if is_needed else _nothing()
-            ahead.append((position, row, squares))
+        for index, (position, row) in enumerate(used):  # the index as long as all can be read
+            read = self._decode if self.options.skip_bad_images or self.encoding.backbones_for(index) else _Picture
+            ahead.append((position, row, executor.submit(read, row[self.columns.image])))
             if len(ahead) > 2 * self.encoding.batch_size:
-                position, row, squares = ahead.popleft()
-                yield position, row, squares.result()
-        for position, row, squares in ahead:
-            yield position, row, squares.result()
+                position, row, picture = ahead.popleft()
+                yield position, row, picture.result()
+        for position, row, picture in ahead:
+            yield position, row, picture.result()
 
-    def _take(self, position: int, row: dict[str, Any], squares: Squares | Exception) -> None:
-        if not isinstance(squares, Exception):
-            self._add(position, row, squares)
+    def _take(self, position: int, row: dict[str, Any], picture: "_Picture") -> None:
+        if picture.error is None:
+            self._add(position, row, picture)
         elif self.options.skip_bad_images:
             self.bad += 1
         else:
             raise ValueError(
                 f"The image in row {position} of the stream (column '{self.columns.image}') can't be read: "
-                f"{squares}. --skip_bad_images true leaves such rows out."
-            ) from squares
+                f"{picture.error}. --skip_bad_images true leaves such rows out."
+            ) from picture.error
 
     def _is_used(self, label: Any) -> bool:
-        if label is None or label != label or label == UNLABELLED:
+        if not is_labelled(label):
             self.unlabelled += 1
             return False
         return self.columns.is_wanted(label)
 
-    def _squares(self, stored: Any) -> Squares | Exception:
+    def _decode(self, stored: dict[str, Any] | None) -> "_Picture":
         """One picture as the backbones take it."""
         try:
-            data = self._encoded(stored) if stored else None
+            data = self._encoded(stored)
         except FileNotFoundError as error:
-            return error  # anything else is the network's
+            return _Picture(stored, error=error)  # anything else is the network's
         try:
             image = readable(datasets.Image().decode_example({"bytes": data, "path": None}) if data else None)
-            return {geometry: to_tensor(square(image, *geometry)) for geometry in self.encoding.geometries}
+            squares = {geometry: to_tensor(square(image, *geometry)) for geometry in self.encoding.geometries}
+            return _Picture({"bytes": data, "path": None}, squares)
         except UNREADABLE as error:
-            return error
+            return _Picture(stored, error=error)
 
-    def _add(self, position: int, row: dict[str, Any], squares: Squares) -> None:
+    def _add(self, position: int, row: dict[str, Any], picture: "_Picture") -> None:
         index, label = len(self.positions), row[self.columns.label]
         self.positions.append(position)
         self.values.append(label)
         if self.columns.group:
             self.group_values.append(row[self.columns.group])
-        if self.sample.has_room(index, label):
-            self.sample.add(index, position, label, self._encoded(row[self.columns.image]))
-        self.encoding.add(index, squares)
+        if self.sample.has_room(index, label) and (data := self._encoded(picture.stored)):
+            self.sample.add(index, position, label, data)
+        self.encoding.add(index, picture.squares)
 
-    def _encoded(self, stored: dict[str, Any]) -> bytes:
-        """A picture as it is stored, wherever that is."""
+    def _encoded(self, stored: dict[str, Any] | None) -> bytes | None:
+        """A picture as it is stored, wherever that is; `None` if there is none."""
+        if stored is None or (stored["bytes"] is None and stored["path"] is None):
+            return None
         if stored["bytes"] is not None:
             return stored["bytes"]
         with xopen(stored["path"], "rb", download_config=DownloadConfig(token=self._token)) as file:
@@ -243,11 +249,15 @@ class StreamPass:
         labels, names = encode_labels(self.values, features[self.columns.label])
         groups, group_names = None, None
         if self.columns.group:
-            groups, group_names = encode_labels(self.group_values, features[self.columns.group])
-        return StreamRows(torch.tensor(self.positions), labels, names, groups, group_names, self.sample.pictures())
+            groups, group_names = encode_groups(self.group_values, features[self.columns.group])
+        positions = torch.tensor(self.positions, dtype=torch.long)
+        return StreamRows(positions, labels, names, groups, group_names, self.sample.pictures())
 
 
-def _nothing() -> Future:
-    future: Future = Future()
-    future.set_result({})
-    return future
+@dataclass(frozen=True)
+class _Picture:
+    """As it is stored, and as squares where they are needed, or why there are none."""
+
+    stored: dict[str, Any] | None
+    squares: Squares = field(default_factory=dict)
+    error: Exception | None = None

@@ -1,5 +1,6 @@
 """What of a stream is used, and what stays of it: positions, labels, and a few pictures."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import datasets
 import torch
 from datasets import Features
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from .columns import DataOptions, find_image_column, find_label_column
 from .data import class_indices
@@ -32,8 +33,9 @@ class StreamColumns:
         wanted: frozenset[int | str] | None = None
         if options.classes and isinstance(features[label], datasets.ClassLabel):
             wanted = frozenset(class_indices(features[label].names, options.classes))
-        elif options.classes:
+        elif options.classes and not any(str(name).isdigit() for name in options.classes):
             wanted = frozenset(str(name) for name in options.classes)
+        # Otherwise a number may be a name or a place among the names, which are known after the pass.
         return cls(
             find_image_column(features, options.image_column_name),
             label,
@@ -79,11 +81,14 @@ class StreamRows:
         write_tensors(path, tensors, {name: json.dumps(value) for name, value in names.items()})
 
     @classmethod
-    def load(cls, path: Path) -> "StreamRows":
-        """Read it back."""
-        with safe_open(path, "pt") as file:
-            names = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+    def load(cls, path: Path) -> "StreamRows | None":
+        """Read it back; `None` if it is missing or damaged."""
+        try:
+            with safe_open(path, "pt") as file:
+                names = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+        except (SafetensorError, OSError):
+            return None
         pictures = {
             int(name.split()[1]): value.numpy().tobytes()
             for name, value in tensors.items()
@@ -97,6 +102,13 @@ class StreamRows:
             names["group_names"],
             pictures,
         )
+
+    def identity(self) -> str:
+        """A digest of rows, labels and groups."""
+        groups = b"" if self.groups is None else self.groups.numpy().tobytes()
+        names = json.dumps([self.class_names, self.group_names]).encode()
+        parts = [self.positions.numpy().tobytes(), self.labels.numpy().tobytes(), groups, names]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _as_tensor(data: bytes) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import IterableDataset
 
 from .backbone import FrozenBackbone
@@ -21,8 +22,7 @@ from .feature_cache import FeatureCache, assets_folder
 from .stream_pass import ShardEncoding, StreamPass
 from .stream_rows import StreamColumns, StreamRows
 
-# Of image files on the Hub, each is a request: a few at a time hide most of its latency.
-_THREADS = 16
+logger = logging.getLogger(__name__)
 
 
 class EncodedStream:
@@ -33,18 +33,20 @@ class EncodedStream:
         rows ([`StreamRows`]): Those that were encoded.
         cache_dir (`Path`): Where the features are.
         fingerprint (`str`): What identifies the images, from run to run.
+        image_column (`str`): What the column of the images is called.
     """
 
-    def __init__(self, key: str, rows: StreamRows, cache_dir: Path, fingerprint: str) -> None:
+    def __init__(self, key: str, rows: StreamRows, cache_dir: Path, fingerprint: str, image_column: str) -> None:
         self.key = key
+        self.image_column = image_column
         self._fingerprint = fingerprint  # called as that of a `datasets.Dataset`
         self.rows = rows
         self.cache_dir = cache_dir
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         if row not in self.rows.pictures:
-            raise ValueError("a stream is read once, and this is not among the pictures that are kept")
-        return {"image": datasets.Image().decode_example({"bytes": self.rows.pictures[row], "path": None})}
+            raise LookupError(f"A stream is read once, and row {row} is not among the pictures that are kept.")
+        return {self.image_column: datasets.Image().decode_example({"bytes": self.rows.pictures[row], "path": None})}
 
     def features(self, backbone: FrozenBackbone, rows: torch.Tensor) -> torch.Tensor:
         """Features of shape (len(rows), D) of rows of the stream.
@@ -62,7 +64,7 @@ class EncodedStream:
 
     def has_picture(self, rows: torch.Tensor) -> torch.Tensor:
         """Which rows are among the pictures that are kept, of shape (len(rows),)."""
-        return torch.isin(rows, torch.tensor(sorted(self.rows.pictures)))
+        return torch.isin(rows, torch.tensor(sorted(self.rows.pictures), dtype=torch.long))
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,21 @@ class StreamEncoder:
     """Reads a streamed split once, through all backbones at a time; of the images it keeps a few of each class.
 
     The features have the same bits as those of the same split on disk. Several processes each read the whole stream,
-    and decode and encode their share of it.
+    and encode their share of it; they decode no more than that, unless bad images are to be counted.
 
     Args:
         backbones (`Sequence[FrozenBackbone]`): All that will be asked for features.
         accelerator (`accelerate.Accelerator`, *optional*): Says which process this is, and on which device.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
-        num_workers (`int`, *optional*, defaults to 0): Threads that fetch and decode images; 0 is 16.
+        num_threads (`int`, *optional*, defaults to 16): Threads that fetch and decode images: on the Hub each image
+            file is a request, and some at a time hide most of the latency.
         pictures_per_class (`int`, *optional*, defaults to 5): Images to keep of each class, drawn at random.
     """
 
     backbones: Sequence[FrozenBackbone]
     accelerator: Accelerator = field(default_factory=Accelerator)
     batch_size: int = 64
-    num_workers: int = 0
+    num_threads: int = 16
     pictures_per_class: int = 5
 
     def encode(
@@ -112,23 +115,16 @@ class StreamEncoder:
         key = _digest(fingerprint or str(folder), options)
         index = folder / f"stream-{_digest(key, self.pictures_per_class)[:32]}.safetensors"
         caches = [FeatureCache(backbone.to(self.accelerator.device), key, folder) for backbone in self.backbones]
-        rows = StreamRows.load(index) if index.exists() else None
-        # The second time alone: what is only on the disks of other machines.
-        for share in ((self.accelerator.process_index, self.accelerator.num_processes), (0, 1)):
-            if rows is None or any(cache.read_all(len(rows.positions)) is None for cache in caches):
-                encoding = ShardEncoding(self.backbones, caches, share, self.batch_size)
-                threads = self.num_workers or _THREADS
-                rows = StreamPass(columns, options, encoding, self.pictures_per_class, threads).run(dataset)
-            self.accelerator.wait_for_everyone()
-        assert rows is not None
-        if self.accelerator.is_main_process and not index.exists():
+        known = StreamRows.load(index)
+        rows = self._read_rows(dataset, columns, options, caches, known)
+        if self.accelerator.is_main_process and rows is not known:
             rows.save(index)
-        if fingerprint is None:  # the key changes with the temporary folder, what is in it does not
-            z = caches[0].read_all(len(rows.positions))
-            content = hashlib.sha256(b"" if z is None else z.float().numpy().tobytes()).hexdigest()
+            logger.info("%d of the stream's images are kept for tables, in %s", len(rows.pictures), index)
+        # The key changes with a temporary folder; what is in it does not.
+        content = key if fingerprint else _digest(rows.identity(), caches[0].digest(len(rows.positions)))
         images = LabelledImages(
-            EncodedStream(key, rows, folder, key if fingerprint else content),
-            "image",
+            EncodedStream(key, rows, folder, content, columns.image),
+            columns.image,
             rows.positions,
             rows.labels,
             rows.class_names,
@@ -136,6 +132,38 @@ class StreamEncoder:
             rows.group_names,
         )
         return images.with_classes(options.classes) if options.classes else images
+
+    def _read_rows(
+        self,
+        dataset: IterableDataset,
+        columns: StreamColumns,
+        options: DataOptions,
+        caches: list[FeatureCache],
+        known: StreamRows | None,
+    ) -> StreamRows:
+        """The rows, read unless they are known; then all features are in the caches."""
+
+        def is_complete(rows: StreamRows) -> bool:
+            return all(cache.digest(len(rows.positions)) is not None for cache in caches)
+
+        def read(share: tuple[int, int]) -> StreamRows:
+            encoding = ShardEncoding(self.backbones, caches, share, self.batch_size)
+            return StreamPass(columns, options, encoding, self.pictures_per_class, self.num_threads).run(dataset)
+
+        share = (self.accelerator.process_index, self.accelerator.num_processes)
+        rows = known if known is not None and is_complete(known) else read(share)
+        self._check_same(rows)
+        rows = rows if is_complete(rows) else read((0, 1))  # shards that are on the disks of other machines
+        self._check_same(rows)
+        return rows
+
+    def _check_same(self, rows: StreamRows) -> None:
+        """Wait for all processes; shards of one have to go with the labels of the others."""
+        if len(set(gather_object([rows.identity()]))) > 1:
+            raise ValueError(
+                "The processes do not see the same stream: give each of them all of it, in one order (shuffle with a "
+                "seed; do not split it by node)."
+            )
 
     def _temporary_folder(self) -> Path:
         """A folder of the main process, removed when it ends."""

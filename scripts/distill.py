@@ -1,6 +1,6 @@
 """Distil a labelled image dataset into a few images per class.
 
-accelerate launch scripts/distill.py                                      # the demo: no network, three minutes
+accelerate launch scripts/distill.py                                      # the demo: no network, two minutes
 accelerate launch scripts/distill.py --model facebook/dinov2-base         # ImageNet-100 through DINOv2
 accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
 """
@@ -44,10 +44,9 @@ def main() -> None:
     if run_args.also_init and args.resume_from_checkpoint not in (None, "auto"):
         raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
     for run in runs.values():
-        prepare_output_dir(run, run_args.overwrite)
-    if data_args.streaming:
-        for run in runs.values():
+        if data_args.streams(dataset):
             run.check_streaming()
+        prepare_output_dir(run, run_args.overwrite)
     backbones = model_args.load(torch.bfloat16 if args.bf16 else torch.float32)
     train, evaluation = data_args.load(dataset, backbones, args)
     command = " ".join(["accelerate launch scripts/distill.py", *map(without_folders, sys.argv[1:])])

@@ -185,3 +185,11 @@ def test_the_demos_digits():
     assert train.image(0).size == (32, 32)
     logging.getLogger("datasets").info("same rows in every process: %s", train.fingerprint)
     assert load_images("demo-digits")[0].fingerprint == train.fingerprint
+
+
+def test_groups_may_be_minus_one_or_missing():
+    places = ([-1, 1, None, 1], Value("int64"))
+    images = LabelledImages.from_dataset(
+        dataset_of([0, 1, 0, 1], ClassLabel(names=["a", "b"]), place=places), group_column_name="place"
+    )
+    assert (images.groups.tolist(), images.group_names) == ([0, 1, -1, 1], ["-1", "1"]) and len(images) == 4

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -126,3 +128,18 @@ def test_another_side_through_another_backbone(real_set, splits):
     """Images of 16 pixels through a backbone that takes 32."""
     backbone = FrozenBackbone(make_vit(), Preprocessing(image_size=32, resize_ratio=1.0))
     assert evaluate_probe(backbone, real_set, splits["test"], protocol=QUICK).mean > 80
+
+
+def test_the_worst_group_is_that_of_class_and_group(blobs):
+    z, y, z_eval, y_eval = blobs
+    groups = torch.arange(350) // 7 % 3 - 1  # a third has none
+    images = SimpleNamespace(labels=y_eval, groups=groups)
+    result = nearest_class_mean("b", z, y, EvalFeatures.of(images, z_eval), 7)
+    nearest = torch.cdist(z_eval, class_means(z, y, 7)).argmin(dim=1)
+    hits = {}
+    for row in range(350):
+        if groups[row] >= 0:
+            hits.setdefault((int(y_eval[row]), int(groups[row])), []).append(bool(nearest[row] == y_eval[row]))
+    assert len(hits) == 14
+    worst = min(sum(of_group) / len(of_group) for of_group in hits.values())
+    assert result.accuracies["worst group"] == [pytest.approx(100 * worst)]

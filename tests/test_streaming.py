@@ -23,6 +23,7 @@ from hf_lgm import (
     load_images,
 )
 from hf_lgm.columns import DataOptions
+from hf_lgm.comparison import compare
 from hf_lgm.features import extract_features
 
 LAYOUTS = ("folder", "parquet", "webdataset")
@@ -143,14 +144,14 @@ def test_a_killed_pass_goes_on(layouts, backbone, calls):
 
 
 def test_threads_change_nothing(layouts, backbone):
-    alone, threads = (
-        StreamEncoder([backbone], batch_size=5, num_workers=workers).encode(
+    alone, together = (
+        StreamEncoder([backbone], batch_size=5, num_threads=threads).encode(
             load_dataset(str(layouts / "webdataset"), split="train", streaming=True)
         )
-        for workers in (0, 3)
+        for threads in (1, 5)
     )
-    assert torch.equal(features(alone, backbone), features(threads, backbone))
-    assert alone.fingerprint == threads.fingerprint
+    assert torch.equal(features(alone, backbone), features(together, backbone))
+    assert alone.fingerprint == together.fingerprint
 
 
 def test_labels_are_understood_as_those_on_disk(encoder, backbones, caplog):
@@ -198,8 +199,80 @@ def test_kept_pictures_are_those_of_the_rows_and_of_every_class(layouts, encoder
     for index, row in enumerate(at_hand.rows.tolist()):
         assert at_hand.image(index).tobytes() == stored.image(row).tobytes()
     gone = streamed.select((~streamed.source.has_picture(streamed.rows)).nonzero()[:, 0])
-    with pytest.raises(ValueError, match="a stream is read once"):
+    with pytest.raises(LookupError, match="A stream is read once, and row"):
         gone.image(0)
+
+
+@pytest.mark.parametrize("classes", [["c", "a"], ["2", "0"], [2, 0]])
+def test_classes_by_name_or_number(encoder, classes):
+    columns = Features({"image": Image(), "label": Value("string")})
+    data = {"image": make_dataset()["image"][:6], "label": ["a", "b", "c", "c", "b", "a"]}
+    dataset = Dataset.from_dict(data, features=columns)
+    stored = LabelledImages.from_dataset(dataset, classes=classes)
+    streamed = encoder.encode(dataset.to_iterable_dataset(), DataOptions(classes=classes))
+    assert streamed.class_names == stored.class_names == ["c", "a"]
+    assert streamed.rows.tolist() == stored.rows.tolist() and streamed.labels.tolist() == stored.labels.tolist()
+
+
+def test_formats_do_not_matter(encoder, backbone, splits):
+    formatted = splits["train"].to_iterable_dataset().with_format("torch")
+    streamed = encoder.encode(formatted, DataOptions(classes=["class 2", "class 1"]))
+    assert torch.equal(
+        features(streamed, backbone),
+        features(LabelledImages.from_dataset(splits["train"], classes=["class 2", "class 1"]), backbone),
+    )
+    assert torch.bincount(streamed.with_pictures().labels).tolist() == [5, 5]
+
+
+def test_a_damaged_index_is_read_again(layouts, encoder, tmp_path):
+    train, _ = load_images(str(layouts / "folder"), stream_encoder=encoder)
+    for index in (tmp_path / "features").glob("stream-*"):
+        index.write_bytes(b"")
+    again, _ = load_images(str(layouts / "folder"), stream_encoder=encoder)
+    assert again.fingerprint == train.fingerprint
+    assert all(index.stat().st_size for index in (tmp_path / "features").glob("stream-*"))
+
+
+@pytest.mark.parametrize("stored", [None, {"bytes": None, "path": None}, {"bytes": None, "path": "/not/there.png"}])
+def test_no_image_is_a_broken_image(encoder, stored):
+    picture = io.BytesIO()
+    make_dataset()[0]["image"].save(picture, "png")
+    whole = {"bytes": picture.getvalue(), "path": None}
+    pair = {"bytes": Value("binary"), "path": Value("string")}
+    columns = Features({"image": pair, "label": ClassLabel(names=["a", "b"])})
+    dataset = Dataset.from_dict({"image": [whole, stored, whole], "label": [0, 1, 1]}, features=columns)
+    dataset = dataset.cast_column("image", Image()).to_iterable_dataset()
+    assert encoder.encode(dataset, DataOptions(skip_bad_images=True)).rows.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="row 1 of the stream"):
+        encoder.encode(dataset)
+
+
+def test_an_empty_split_is_refused(encoder, splits):
+    hidden = splits["test"].remove_columns("label").add_column("label", [-1] * 24)
+    streams = IterableDatasetDict(train=splits["train"].to_iterable_dataset(), test=hidden.to_iterable_dataset())
+    with pytest.raises(ValueError, match="no labelled image to evaluate on: name another split with --eval_split"):
+        load_images(streams, stream_encoder=encoder)
+
+
+def test_processes_that_see_different_streams_are_stopped(encoder, monkeypatch, splits):
+    monkeypatch.setattr("hf_lgm.streaming.gather_object", lambda own: [*own, "of another process"])
+    with pytest.raises(ValueError, match="do not see the same stream"):
+        encoder.encode(splits["train"].to_iterable_dataset())
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_the_table_of_a_stream(sampled, backbone, splits, tmp_path, caplog):
+    """Where a sample leaves no picture of a class, there is no row of random real images."""
+    streams = IterableDatasetDict({name: split.to_iterable_dataset() for name, split in splits.items()})
+    encoder = StreamEncoder([backbone], pictures_per_class=2)
+    train, evaluation = load_images(streams, stream_encoder=encoder, max_train_samples=3 if sampled else None)
+    distilled = LGMDistiller(backbone, settings(tmp_path), train).distilled_set()
+    protocol = ProbeProtocol(steps=5, seeds=2)
+    comparison = compare({"distilled": distilled}, [backbone], train, evaluation, Accelerator(), protocol)
+    rows = [result.training_set for result in comparison.results]
+    expected = ["distilled", "nearest class mean", "all real images"]
+    assert rows == (expected if sampled else ["random real images", *expected])
+    assert ("no row of random real images" in caplog.text) == sampled
 
 
 def test_a_sample_is_drawn_after_the_pass(layouts, encoder, backbone):
