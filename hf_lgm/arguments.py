@@ -86,7 +86,8 @@ class DataArguments:
     """The real images."""
 
     dataset: str | None = field(
-        default=None, metadata={"help": f"Hub id, or folder of images or parquet files; default {DEFAULT_DATASET}."}
+        default=None,
+        metadata={"help": f"Hub id, or folder of images, parquet or tar files; {DEFAULT_DATASET}."},
     )
     dataset_name: str | None = field(
         default=None, metadata={"help": "What folders and cards call the data; the last part of --dataset."}
@@ -125,7 +126,7 @@ class DataArguments:
             return DEMO_DATASET if model is None or model in DEMO_MODELS else DEFAULT_DATASET
         if model is None:
             raise ValueError(
-                f"--dataset needs a --model to distil it through, such as {', '.join(DEMO_MODELS)} or a Hub id."
+                "--dataset needs a --model to distil it through: a folder, or a Hub id such as facebook/dinov2-base."
             )
         existing_path_or_id(self.dataset, "--dataset")  # before a backbone is downloaded
         return self.dataset

@@ -84,7 +84,7 @@ class Checkpoint:
         """
         now = json.loads(json.dumps(identity))
         changed = [
-            f"{name}={self.identity.get(name)!r} there, {now.get(name)!r} now"
+            f"{name}={_shown(self.identity.get(name))} there, {_shown(now.get(name))} now"
             for name in sorted(self.identity.keys() | now.keys())
             if self.identity.get(name) != now.get(name)
         ]
@@ -93,6 +93,11 @@ class Checkpoint:
                 f"The checkpoint at step {self.state.global_step} was made with other settings: {'; '.join(changed)}. "
                 "Give the same ones, another --output_dir, or --overwrite to start anew."
             )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def state_tensors(images: SyntheticImages, optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """What the scripts share: flags over YAML files, the output folder, and errors as one sentence."""
 
 import argparse
+import difflib
 import logging
 import os
 import shutil
@@ -46,9 +47,9 @@ def parse_arguments(
 
     Raises:
         FileNotFoundError: If the YAML file is not there.
-        ValueError: If it holds something that is not a flag.
+        ValueError: If it holds something that is not a flag, or the command line does.
     """
-    parser = HfArgumentParser(list(types), description=description)
+    parser = HfArgumentParser(list(types), description=description, formatter_class=_HelpFormatter)
     parser.add_argument(
         "--config", type=Path, nargs="+", help="YAML files of flags, later over earlier; the command line over them."
     )
@@ -57,11 +58,25 @@ def parse_arguments(
     for action in parser._actions:
         if action.dest in hidden:  # as they are; LGMConfig refuses by name what is given all the same
             action.help, action.type, action.default = argparse.SUPPRESS, None, hidden[action.dest]
-    given = parser.parse_known_args(argv)[0]
+        elif action.option_strings[0].startswith(("--no_", "--no-")):
+            action.help = f"Turns --{action.dest} off."
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _refuse(unknown[0], parser)
     is_demo = not (given.config or given.model or given.dataset)
     for config in [default_config] if is_demo else given.config or []:
         parser.set_defaults(**_read_yaml(config, {action.dest: action for action in parser._actions}))
     return parser.parse_args_into_dataclasses(list(argv), look_for_args_file=False)[: len(types)]
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults beside the flags, examples on lines of their own."""
+
+
+def _refuse(flag: str, parser: argparse.ArgumentParser) -> None:
+    known = [name for action in parser._actions for name in action.option_strings]
+    similar = difflib.get_close_matches(flag, known, 1)
+    raise ValueError(f"'{flag}' is no flag.{f' Did you mean {similar[0]}?' if similar else ''} --help lists them all.")
 
 
 def default_output_dir(name: str, model: str | None, images_per_class: int) -> str:

@@ -141,9 +141,10 @@ def listed(names: list[str], limit: int = 10) -> str:
 def _only_column(features: Features, kind: type, flag: str) -> str:
     found = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(found) != 1:
+        layout = " A folder of images has one folder for each class." if not found else ""
         raise ValueError(
             f"Expected one column of type {kind.__name__}, found {len(found)}. Columns: {_listed_columns(features)}. "
-            f"Name one with --{flag}."
+            f"Name one with --{flag}.{layout}"
         )
     return found[0]
 

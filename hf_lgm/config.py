@@ -117,6 +117,10 @@ class LGMConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep; the oldest go first."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass without gradient."})
 
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "A checkpoint's folder, or 'auto': the newest in --output_dir, if any."},
+    )
     images_per_class: int = field(default=1, metadata={"help": "Synthetic images of each class."})
     parameterization: Parameterization = field(
         default="pyramid", metadata={"help": "'pyramid': levels that join coarse to fine; 'pixel': plain pixels."}

@@ -138,8 +138,9 @@ class LabelledImages:
         try:
             return readable(self.source[row][self.image_column])
         except UNREADABLE as error:
+            split = f" of split '{self.source.split}'" if self.source.split else ""
             raise ValueError(
-                f"The image in row {row} (column '{self.image_column}') can't be read: {error}. "
+                f"The image in row {row}{split} (column '{self.image_column}') can't be read: {error}. "
                 "--skip_bad_images true leaves such rows out."
             ) from error
 

@@ -92,7 +92,8 @@ def _fill(
             shards[start] = found
     missing = [start for start in starts if start not in shards]
     step = feature_cache.SHARD_ROWS
-    bar = tqdm(total=len(missing) * step, desc=f"features of {backbone.name}", unit="img", disable=not missing)
+    total = sum(min(step, len(images) - start) for start in missing)
+    bar = tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing)
     for start in missing:
         rows = torch.arange(start, min(start + step, len(images)))
         shards[start] = _encode(backbone, images.select(rows), batch_size, num_workers, bar)

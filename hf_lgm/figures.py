@@ -63,6 +63,7 @@ def save_comparison(rows: Sequence[ComparisonRow], class_names: Sequence[str], p
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
     for column, name in enumerate(class_names):
         draw.text((_LABEL_WIDTH + column * (_CELL + _GAP), 4), _fitted(name, font), fill="black", font=font)
+    draw.text((width - _SCORE_WIDTH + 8, 4), "top-1", fill="black", font=font)
     for number, row in enumerate(rows):
         top = _HEADER + number * (_CELL + _GAP)
         draw.multiline_text((4, top + _CELL // 3), row.title, fill="black", font=font)

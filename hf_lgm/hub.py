@@ -41,8 +41,8 @@ def must_use_cache(repo_id: str, repo_type: str) -> bool:
     if not _is_cached(repo_id, repo_type):
         raise HubError(
             f"The {repo_type} '{repo_id}' can't be fetched: {constants.ENDPOINT} can't be reached, there is no local "
-            f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give the path of a local "
-            "folder, or run without arguments for the built-in demo, which needs no network."
+            f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give a local folder with "
+            f"--{repo_type}, or run without arguments for the built-in demo, which needs no network."
         )
     logger.warning("%s can't be reached: using the cached copy of the %s '%s'", constants.ENDPOINT, repo_type, repo_id)
     return True
@@ -60,8 +60,10 @@ def existing_path_or_id(name: str, flag: str) -> str:
     """The name, with a leading `~` expanded.
 
     Raises:
-        FileNotFoundError: If it can only be a path, and there is no such folder.
+        FileNotFoundError: If it can only be a path, and there is no such folder; or it is a file.
     """
+    if Path(name).expanduser().is_file():
+        raise FileNotFoundError(f"{flag}: '{name}' is a file. Give the folder that it is in.")
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     if looks_like_path and not Path(name).expanduser().exists():
         raise FileNotFoundError(
@@ -71,7 +73,8 @@ def existing_path_or_id(name: str, flag: str) -> str:
 
 
 def _is_cached(repo_id: str, repo_type: str) -> bool:
-    if repo_type == "dataset" and (Path(HF_DATASETS_CACHE) / repo_id.replace("/", "___")).is_dir():
+    # A name without user is not looked for there: folders of that name are cached in the same place.
+    if repo_type == "dataset" and "/" in repo_id and (Path(HF_DATASETS_CACHE) / repo_id.replace("/", "___")).is_dir():
         return True
     try:
         repos = scan_cache_dir().repos

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from . import feature_cache
 from .backbone import FrozenBackbone
 from .columns import DataOptions, encode_groups, encode_labels, is_labelled, with_image_feature
-from .data import UNREADABLE, readable
+from .data import UNREADABLE, class_indices, readable
 from .feature_cache import FeatureCache
 from .preprocessing import square, to_tensor
 from .randomness import seeded_generator
@@ -155,6 +155,7 @@ class StreamPass:
         self.positions: list[int] = []
         self.values: list[Any] = []
         self.group_values: list[Any] = []
+        self.seen: set[Any] = set()  # labels, also of classes that are not used
         self.unlabelled, self.bad = 0, 0
 
     def run(self, dataset: IterableDataset) -> StreamRows:
@@ -167,12 +168,14 @@ class StreamPass:
         stream = with_image_feature(plain.select_columns(names), columns.image, decode=False)
         known = (dataset.info.splits or {}).get(str(dataset.split))
         through = ", ".join(backbone.name for backbone in self.encoding.backbones)
-        logger.info("Streaming: one pass, through %s; what is wrong with the classes is known after it", through)
+        logger.info("Streaming: one pass, through %s; whether all classes have images is known after it", through)
         with ThreadPoolExecutor(self.num_threads) as executor:
             bar = tqdm(stream, "streamed images", known.num_examples if known else None, unit="img")
             for position, row, picture in self._read_ahead(bar, executor):
                 self._take(position, row, picture)
         self.encoding.end_shard(len(self.positions) - 1)
+        if columns.wanted is not None and not isinstance(columns.features[columns.label], datasets.ClassLabel):
+            class_indices(sorted(map(str, self.seen)), self.options.classes)  # refuses a name that is not there
         return self._rows()
 
     def _read_ahead(
@@ -205,6 +208,7 @@ class StreamPass:
         if not is_labelled(label):
             self.unlabelled += 1
             return False
+        self.seen.add(label)
         return self.columns.is_wanted(label)
 
     def _decode(self, stored: dict[str, Any] | None) -> "_Picture":

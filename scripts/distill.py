@@ -16,7 +16,13 @@ from hf_lgm import LGMConfig, LGMDistiller, ProbeProtocol
 from hf_lgm.arguments import DataArguments, ModelArguments, without_folders
 from hf_lgm.cli import default_output_dir, parse_arguments, prepare_output_dir, run_script
 from hf_lgm.comparison import compare
+from hf_lgm.demo import DEMO_DATASET
+from hf_lgm.features import extract_features
 
+NEXT = "accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID"
+AFTER_THAT = (
+    "--eval_models OTHER_MODEL shows what the images are worth there; --images_per_class 10 makes more of them"
+)
 DEMO_CONFIG = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 
 
@@ -50,10 +56,14 @@ def main() -> None:
     backbones = model_args.load(torch.bfloat16 if args.bf16 else torch.float32)
     train, evaluation = data_args.load(dataset, backbones, args)
     command = " ".join(["accelerate launch scripts/distill.py", *map(without_folders, sys.argv[1:])])
+    loading = args.per_device_eval_batch_size, args.dataloader_num_workers
     provenance = {"source": source, "command": command}
     distillers = {
         name: LGMDistiller(backbones[0], run, train, evaluation, provenance=provenance) for name, run in runs.items()
     }
+    for images in (train, evaluation):  # what can't be read is found here, not after the optimisation
+        backbones[0].to(distillers["distilled"].accelerator.device)
+        extract_features(backbones[0], images, distillers["distilled"].accelerator, *loading)
     for distiller in distillers.values():
         distiller.train()
         distiller.save_model()
@@ -65,21 +75,22 @@ def main() -> None:
         evaluation,
         distiller.accelerator,
         ProbeProtocol(learning_rate=args.eval_learning_rate, seeds=args.eval_seeds),
-        args.per_device_eval_batch_size,
-        args.dataloader_num_workers,
+        *loading,
     )
     for each in distillers.values():
         each.save_model(results=[row for result in comparison.results for row in result.rows()])
     if distiller.accelerator.is_main_process:
         folder = Path(args.output_dir)
         comparison.save_picture(folder / "comparison.png", backbones[0].name)
-        for metric in comparison.metrics:
-            print(f"\n{metric.capitalize()} in percent, mean ± std of {args.eval_seeds} probes:\n")
+        for metric in (name for name in comparison.metrics if name != "top-5"):
+            print(
+                f"\n{metric.capitalize()} on {len(evaluation):,} images, in percent, over {args.eval_seeds} probes:\n"
+            )
             print(f"{comparison.table(metric)}\n")
         print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
         print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
         print(f'Use:     datasets.load_dataset("{folder}")')
-        print("Next:    accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID")
+        print(f"Next:    {NEXT if dataset == DEMO_DATASET else AFTER_THAT}")
     distiller.accelerator.end_training()
 
 

@@ -280,7 +280,8 @@ def test_a_sample_is_drawn_after_the_pass(layouts, encoder, backbone):
     folder = str(layouts / "folder")
     stored, streamed = (load_images(folder, stream_encoder=how, **sizes)[0] for how in (None, encoder))
     assert stored.rows.tolist() == streamed.rows.tolist() and len(stored) == 6
-    assert torch.equal(features(stored, backbone), features(streamed, backbone))
+    # Encoded in other batches, so that sums may be taken in another order: equal, but not to the bit.
+    torch.testing.assert_close(features(stored, backbone), features(streamed, backbone))
 
 
 def test_without_a_second_split_a_part_of_the_stream_is_held_out(encoder):
