@@ -1,6 +1,7 @@
 """The flags that all scripts share: which backbones and which real images."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,9 @@ _SIZES = {DEFAULT_DATASET: "about 8 GB, ImageNet-100 with images of 160 pixels"}
 class ModelArguments:
     """The backbones."""
 
-    model: str | None = field(
-        default=None, metadata={"help": "Backbone to distil through: Hub id, folder, or a demo's."}
-    )
-    eval_models: list[str] = field(
-        default_factory=list, metadata={"help": "Other backbones to evaluate the images on; NAME@SIDE sets the side."}
+    model: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Backbones: Hub ids, folders, or the demo's; NAME@SIDE sets the side of the images."},
     )
     feature_pooling: Pooling | None = field(
         default=None, metadata={"help": "cls, pooler, mean, gap or projection; asked of the model where not given."}
@@ -44,18 +43,41 @@ class ModelArguments:
     resize_ratio: float | None = field(
         default=None, metadata={"help": "Resize of real images before the crop; 1 keeps all of a square image."}
     )
-    image_mean: list[float] | None = field(default=None, metadata={"help": "Mean of --model's input, in [0, 1]."})
-    image_std: list[float] | None = field(default=None, metadata={"help": "Standard deviation of --model's input."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of --model."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Let code of the model's repository run."})
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Mean of the first --model's input, in [0, 1]."}
+    )
+    image_std: list[float] | None = field(
+        default=None, metadata={"help": "Standard deviation of the first --model's input."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the first --model."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Let code of the models' repositories run."})
 
-    def load(self, dtype: torch.dtype = torch.float32) -> list[FrozenBackbone]:
-        """The backbone to distil through, in the given precision, then those to evaluate on.
+    def load(self, names: Sequence[str], dtype: torch.dtype = torch.float32) -> list[FrozenBackbone]:
+        """The named backbones, the first in the given precision.
 
         Raises:
             ValueError: If two have the same name, which would be one column of the table.
         """
-        names = [self.model or DEMO_MODELS[0], *self.eval_models]
+        return _named_differently([self._load(name, number, dtype) for number, name in enumerate(names)])
+
+    def load_each(self, names: Sequence[str]) -> tuple[list[FrozenBackbone], dict[str, str]]:
+        """Those of the named backbones that can be loaded, and for the others what was said.
+
+        Raises:
+            ValueError: If none can be loaded, or two have the same name.
+        """
+        backbones, failures = [], {}
+        for number, name in enumerate(names):
+            try:
+                backbones.append(self._load(name, number, torch.float32))
+            except (OSError, ImportError, ValueError, RuntimeError) as error:
+                logger.error("%s failed, and its column is left out: %s", name, error)
+                failures[name] = str(error)
+        if not backbones:
+            raise ValueError(" ".join(failures.values()))
+        return _named_differently(backbones), failures
+
+    def _load(self, name: str, number: int, dtype: torch.dtype) -> FrozenBackbone:
         only_first: dict[str, Any] = {
             "feature_pooling": self.feature_pooling,
             "image_mean": self.image_mean,
@@ -63,22 +85,32 @@ class ModelArguments:
             "revision": self.revision,
             "dtype": dtype,
         }
-        backbones = []
-        for position, name in enumerate(names):
-            name, _, side = name.partition("@")
-            backbones.append(
-                FrozenBackbone.from_pretrained(
-                    name,
-                    image_size=int(side) if side else self.image_size,
-                    resize_ratio=self.resize_ratio,
-                    trust_remote_code=self.trust_remote_code,
-                    **(only_first if position == 0 else {}),
-                )
-            )
-        called = [backbone.name for backbone in backbones]
-        if len(set(called)) < len(called):
-            raise ValueError(f"Two backbones have the same name: {', '.join(called)}. Rename a folder.")
-        return backbones
+        name, _, side = name.partition("@")
+        return FrozenBackbone.from_pretrained(
+            name,
+            image_size=int(side) if side else self.image_size,
+            resize_ratio=self.resize_ratio,
+            trust_remote_code=self.trust_remote_code,
+            **(only_first if number == 0 else {}),
+        )
+
+
+def _named_differently(backbones: list[FrozenBackbone]) -> list[FrozenBackbone]:
+    called = [backbone.name for backbone in backbones]
+    if len(set(called)) < len(called):
+        raise ValueError(f"Two backbones have the same name: {', '.join(called)}. Rename a folder.")
+    return backbones
+
+
+@dataclass
+class LoadingArguments:
+    """Where files go and how images are read, where nothing is distilled; as in [`LGMConfig`]."""
+
+    output_dir: str = field(default="", metadata={"help": "Where everything is written."})
+    seed: int = field(default=42, metadata={"help": "Draws samples and random images."})
+    use_cpu: bool = field(default=False, metadata={"help": "Use no accelerator."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass."})
+    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
 
 
 @dataclass
@@ -116,17 +148,17 @@ class DataArguments:
     license_name: str | None = field(default=None, metadata={"help": "Its name, where --license is other."})
     license_link: str | None = field(default=None, metadata={"help": "Its address, where --license is other."})
 
-    def choose(self, model: str | None) -> str:
+    def choose(self, models: Sequence[str]) -> str:
         """The dataset to use: the digits go with the demo's backbones.
 
         Raises:
             ValueError: If a dataset is given without a backbone.
         """
         if self.dataset is None:
-            return DEMO_DATASET if model is None or model in DEMO_MODELS else DEFAULT_DATASET
-        if model is None:
+            return DEMO_DATASET if set(models) <= set(DEMO_MODELS) else DEFAULT_DATASET
+        if not models:
             raise ValueError(
-                "--dataset needs a --model to distil it through: a folder, or a Hub id such as facebook/dinov2-base."
+                "--dataset needs a --model to see it through: a folder, or a Hub id such as facebook/dinov2-base."
             )
         existing_path_or_id(self.dataset, "--dataset")  # before a backbone is downloaded
         return self.dataset
@@ -148,7 +180,11 @@ class DataArguments:
         return {name: value for name, value in source.items() if value}
 
     def load(
-        self, dataset: str, backbones: list[FrozenBackbone], args: LGMConfig
+        self,
+        dataset: str,
+        backbones: list[FrozenBackbone],
+        args: LGMConfig | LoadingArguments,
+        pictures_per_class: int = 5,
     ) -> tuple[LabelledImages, LabelledImages]:
         """The images to distil and those to evaluate on; a stream is encoded through the backbones."""
         if dataset in _SIZES and not Path(dataset).is_dir() and not self.streaming:
@@ -159,7 +195,7 @@ class DataArguments:
                 backbones,
                 Accelerator(cpu=args.use_cpu),
                 args.per_device_eval_batch_size,
-                pictures_per_class=max(args.eval_seeds, 3 * args.images_per_class),
+                pictures_per_class=pictures_per_class,
             )
         return load_images(
             dataset,

@@ -58,6 +58,7 @@ class FrozenBackbone(nn.Module):
         self.image_size = preprocessing.image_size
         self.name = name or type(model).__name__
         self.revision: str | None = None
+        self.source: str | None = None  # id or folder that it was loaded from
         device = next((parameter.device for parameter in model.parameters()), None)
         for statistic in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, statistic), device=device)
@@ -137,6 +138,7 @@ class FrozenBackbone(nn.Module):
         preprocessing = preprocessing.override(image_size, resize_ratio, image_mean, image_std)
         backbone = cls(model, preprocessing, feature_pooling, name, info["missing_keys"])
         backbone.revision = cached_commit(source, revision)
+        backbone.source = source
         logger.info("Backbone %s", json.dumps(backbone.describe()))
         return backbone
 
@@ -174,6 +176,11 @@ class FrozenBackbone(nn.Module):
     def dtype(self) -> torch.dtype:
         """Precision of the weights, and so of the features."""
         return next(self.model.parameters(), self.mean).dtype
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its features are in a space that images and text share, with a text model and a tokenizer beside."""
+        return self.source is not None and self.pooling == "projection" and hasattr(self.model, "get_text_features")
 
     def cast(self, dtype: torch.dtype) -> "FrozenBackbone":
         """Change the precision of the weights, in place, as `torch.nn.Module.to` does; normalisation keeps its own."""

@@ -1,38 +1,164 @@
-"""Real images chosen without optimisation: what a distilled set has to beat."""
+"""Real images in the form of a distilled set: what it has to beat, from a random draw to the best real choice."""
+
+from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from datasets import Dataset
+from sklearn.cluster import KMeans
 
+from .backbone import FrozenBackbone
+from .classifiers import class_means
 from .data import LabelledImages, indices_by_class
 from .distilled_set import DistilledSet
+from .features import extract_features
+from .loading import check_classes
+from .matched import matched_rows
 from .preprocessing import square, to_tensor
-from .probe import class_means
 from .randomness import seeded_generator
+from .versions import library_versions
+
+BaselineKind = Literal["random", "centroid", "neighbor", "kmeans", "herding", "matched"]
+
+
+def select_baseline(
+    kind: str,
+    backbone: FrozenBackbone | str,
+    train_dataset: Dataset | LabelledImages,
+    images_per_class: int = 1,
+    *,
+    seed: int = 0,
+    neighbors_of: DistilledSet | str | None = None,
+    config: dict[str, Any] | None = None,
+    accelerator: Accelerator | None = None,
+    batch_size: int = 64,
+    num_workers: int = 0,
+) -> DistilledSet:
+    """Real images, chosen by their features, with their row in the source as `source_index`.
+
+    Args:
+        kind (`str`): `"random"`: drawn by the seed. `"centroid"`: nearest to their class mean (paper, section 4).
+            `"neighbor"`: most similar to the images of a distilled set (paper, section 4), by cosine. `"kmeans"`:
+            nearest to the centres of k-means clusters of the class. `"herding"`: one after the other, so that their
+            mean stays nearest to the class mean (arXiv 1205.2046, as in iCaRL). `"matched"`: see [`matched_rows`],
+            the best real set by the objective of the distillation. With one image per class `"kmeans"` and
+            `"herding"` are `"centroid"`.
+        backbone ([`FrozenBackbone`] or `str`): What they are chosen through.
+        train_dataset (`datasets.Dataset` or [`LabelledImages`]): What they are chosen from.
+        images_per_class (`int`, *optional*, defaults to 1): How many of each class.
+        seed (`int`, *optional*, defaults to 0): Of the draw, the clusters and the random probes.
+        neighbors_of ([`DistilledSet`] or `str`, *optional*): The set whose neighbours are meant.
+        config (`dict`, *optional*): What the card says besides; its `settings` hold the views to train a probe on.
+        accelerator (`accelerate.Accelerator`, *optional*): Shares out the encoding of the real images.
+        batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
+
+    Raises:
+        ValueError: If there is no such kind, a class has too few images, or the pictures of a stream are gone.
+    """
+    if kind not in get_args(BaselineKind):
+        raise ValueError(f"The kind must be one of {', '.join(get_args(BaselineKind))}, found '{kind}'.")
+    if (kind == "neighbor") != (neighbors_of is not None):
+        raise ValueError("--kind neighbor and --neighbors_of SET belong together: whose neighbours are meant.")
+    images = train_dataset if isinstance(train_dataset, LabelledImages) else LabelledImages.from_dataset(train_dataset)
+    if images.is_streamed and kind != "random":
+        raise ValueError(f"'{kind}' needs all real images again, and a stream is read once: leave --streaming out.")
+    images = images.with_pictures()
+    check_classes(images, images_per_class)
+    accelerator = accelerator or Accelerator()
+    backbone = FrozenBackbone.wrap(backbone).to(accelerator.device)
+    if kind == "random":
+        rows = random_rows(images.labels, images.num_classes, images_per_class, seed)
+    else:
+        z = extract_features(backbone, images, accelerator, batch_size, num_workers).float()
+        if neighbors_of is not None:
+            near = DistilledSet.from_pretrained(neighbors_of) if isinstance(neighbors_of, str) else neighbors_of
+            labels = near.labels_as(images.class_names)
+            rows = neighbor_rows(z, images.labels, _centre_features(backbone, near, batch_size), labels)
+        else:
+            rows = _chosen_rows(kind, z, images, images_per_class, seed, accelerator.device)
+    size, ratio = backbone.preprocessing.synthetic_size, backbone.preprocessing.resize_ratio
+    described = {"kind": kind, "images_per_class": images_per_class, "seed": seed}
+    made = {"baseline": described, "backbone": backbone.describe(), "versions": library_versions()}
+    return real_image_set(images, rows, size, ratio, {**(config or {}), **made})
+
+
+def _chosen_rows(
+    kind: str, z: torch.Tensor, images: LabelledImages, images_per_class: int, seed: int, device: torch.device
+) -> torch.Tensor:
+    """Rows that are chosen by the real features alone."""
+    y, num_classes = images.labels, images.num_classes
+    if kind == "kmeans":
+        return kmeans_rows(z, y, num_classes, images_per_class, seed)
+    if kind == "herding":
+        return herding_rows(z, y, num_classes, images_per_class)
+    rows = centroid_rows(z, y, num_classes, images_per_class)
+    if kind == "matched":
+        return matched_rows(z.to(device), y.to(device), num_classes, rows.to(device), seed=seed).cpu()
+    return rows
 
 
 def random_rows(labels: torch.Tensor, num_classes: int, images_per_class: int, seed: int) -> torch.Tensor:
-    """Rows of random real images, of shape (C * images_per_class,), sorted by class.
-
-    Raises:
-        ValueError: If a class has fewer images.
-    """
+    """Rows of random real images, of shape (C * images_per_class,), sorted by class."""
     rows = []
-    for label, of_class in enumerate(_rows_by_class(labels, num_classes, images_per_class)):
+    for label, of_class in enumerate(indices_by_class(labels, num_classes)):
         order = torch.randperm(len(of_class), generator=seeded_generator(seed, "random images", label))
         rows.append(of_class[order[:images_per_class]])
     return torch.cat(rows)
 
 
 def centroid_rows(z: torch.Tensor, labels: torch.Tensor, num_classes: int, images_per_class: int) -> torch.Tensor:
-    """Rows of the real images whose features (N, D) are nearest to their class mean, nearest first, sorted by class.
-
-    Raises:
-        ValueError: If a class has fewer images.
-    """
+    """Rows of the real images whose features (N, D) are nearest to their class mean: by class, nearest first."""
     distance = (z.float() - class_means(z, labels, num_classes)[labels]).norm(dim=1)
     rows = []
-    for of_class in _rows_by_class(labels, num_classes, images_per_class):
+    for of_class in indices_by_class(labels, num_classes):
         rows.append(of_class[distance[of_class].sort(stable=True).indices[:images_per_class]])
     return torch.cat(rows)
+
+
+def kmeans_rows(
+    z: torch.Tensor, labels: torch.Tensor, num_classes: int, images_per_class: int, seed: int = 0
+) -> torch.Tensor:
+    """Rows of the real images nearest to the centres of the clusters of their class, sorted by class."""
+    rows = []
+    for of_class in indices_by_class(labels, num_classes):
+        clusters = KMeans(images_per_class, n_init=10, random_state=seed).fit(z[of_class].numpy())
+        centres = torch.from_numpy(clusters.cluster_centers_).to(z)
+        rows.append(of_class[_distinct_nearest(torch.cdist(centres, z[of_class]))])
+    return torch.cat(rows)
+
+
+def herding_rows(z: torch.Tensor, labels: torch.Tensor, num_classes: int, images_per_class: int) -> torch.Tensor:
+    """Rows of real images, each the one that brings the mean of those so far nearest to the class mean."""
+    rows, means = [], class_means(z, labels, num_classes)
+    for label, of_class in enumerate(indices_by_class(labels, num_classes)):
+        candidates, chosen = z[of_class], torch.zeros(len(of_class), dtype=torch.bool)
+        for number in range(1, images_per_class + 1):
+            mean = (candidates[chosen].sum(dim=0) + candidates) / number
+            distance = (mean - means[label]).norm(dim=1).masked_fill(chosen, torch.inf)
+            rows.append(of_class[distance.argmin()])
+            chosen[distance.argmin()] = True
+    return torch.stack(rows)
+
+
+def neighbor_rows(
+    z: torch.Tensor, labels: torch.Tensor, z_set: torch.Tensor, set_labels: torch.Tensor
+) -> torch.Tensor:
+    """Rows of the real images of the same class most similar to those of a set, by cosine; no image stands twice.
+
+    Args:
+        z (`torch.Tensor`): Shape (N, D), real features.
+        labels (`torch.Tensor`): Shape (N,).
+        z_set (`torch.Tensor`): Shape (n, D), features of the set's images.
+        set_labels (`torch.Tensor`): Shape (n,).
+    """
+    rows = torch.empty_like(set_labels)
+    for label in set_labels.unique():
+        of_class = (labels == label).nonzero()[:, 0]
+        similarity = F.normalize(z_set[set_labels == label], dim=1) @ F.normalize(z[of_class], dim=1).T
+        rows[set_labels == label] = of_class[_distinct_nearest(-similarity)]
+    return rows
 
 
 def real_image_set(
@@ -46,11 +172,17 @@ def real_image_set(
     )
 
 
-def _rows_by_class(labels: torch.Tensor, num_classes: int, images_per_class: int) -> list[torch.Tensor]:
-    by_class = indices_by_class(labels, num_classes)
-    fewest = min(range(num_classes), key=lambda label: len(by_class[label]))
-    if len(by_class[fewest]) < images_per_class:
-        raise ValueError(
-            f"Class {fewest} has {len(by_class[fewest])} images, fewer than images_per_class={images_per_class}."
-        )
-    return by_class
+def _distinct_nearest(distances: torch.Tensor) -> torch.Tensor:
+    """For each row of (n, N) its nearest column that no row before it has taken, of shape (n,)."""
+    distances, nearest = distances.clone(), []
+    for row in range(len(distances)):
+        nearest.append(distances[row].argmin())
+        distances[:, nearest[-1]] = torch.inf
+    return torch.stack(nearest)
+
+
+def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:
+    """Features of shape (n, D) of the centre views of a set's images."""
+    size, ratio = backbone.image_size, backbone.preprocessing.resize_ratio
+    squares = torch.stack([to_tensor(square(image, size, ratio)) for image in images.dataset["image"][:]])
+    return torch.cat([backbone.encode(batch).float() for batch in squares.split(batch_size)])

@@ -17,8 +17,7 @@ from huggingface_hub.errors import HTTPError
 from transformers import HfArgumentParser
 
 from .checkpoint import all_checkpoints
-from .config import LGMConfig, ignored_fields
-from .demo import DEMO_MODELS
+from .config import ignored_fields
 from .distilled_set import DATA_FILE, PUBLISHED_FILES
 
 # What a user can mend: files, the Hub, the disk, a missing package, a dataset, the memory, a setting.
@@ -35,7 +34,7 @@ _MENDABLE = (
 
 
 def parse_arguments(
-    types: Sequence[Any], description: str, argv: Sequence[str], default_config: Path
+    types: Sequence[Any], description: str, argv: Sequence[str], default_config: Path | None = None
 ) -> tuple[Any, ...]:
     """Objects of the given dataclasses from flags, over YAML files, over their defaults.
 
@@ -43,7 +42,8 @@ def parse_arguments(
         types (`Sequence[type]`): Dataclasses.
         description (`str`): What `--help` begins with.
         argv (`Sequence[str]`): The flags.
-        default_config (`Path`): The YAML file that is read where neither one, nor a model, nor a dataset is named.
+        default_config (`Path`, *optional*): YAML that is read where neither such a file, nor a model, nor a dataset is
+            named.
 
     Raises:
         FileNotFoundError: If the YAML file is not there.
@@ -63,8 +63,10 @@ def parse_arguments(
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         _refuse(unknown[0], parser)
-    is_demo = not (given.config or given.model or given.dataset)
-    for config in [default_config] if is_demo else given.config or []:
+    configs = given.config or []
+    if default_config and not (configs or given.model or given.dataset):
+        configs = [default_config]
+    for config in configs:
         parser.set_defaults(**_read_yaml(config, {action.dest: action for action in parser._actions}))
     return parser.parse_args_into_dataclasses(list(argv), look_for_args_file=False)[: len(types)]
 
@@ -79,25 +81,25 @@ def _refuse(flag: str, parser: argparse.ArgumentParser) -> None:
     raise ValueError(f"'{flag}' is no flag.{f' Did you mean {similar[0]}?' if similar else ''} --help lists them all.")
 
 
-def default_output_dir(name: str, model: str | None, images_per_class: int) -> str:
-    """`outputs/<dataset>-lgm-<model>-ipc<k>`."""
-    return f"outputs/{name}-lgm-{Path(model or DEMO_MODELS[0]).name}-ipc{images_per_class}"
+def default_output_dir(name: str, kind: str, model: str, images_per_class: int) -> str:
+    """`outputs/<dataset>-lgm-<model>-ipc<k>`, or what kind of set it is in place of `lgm`."""
+    return f"outputs/{name}-{kind}-{Path(model).name}-ipc{images_per_class}"
 
 
-def prepare_output_dir(args: LGMConfig, overwrite: bool) -> None:
+def prepare_output_dir(output_dir: str, overwrite: bool, resume: str | None = None) -> None:
     """Refuse to write over a run, unless it goes on or was given up; only our own files are ever removed.
 
     Raises:
         ValueError: If there is one.
     """
-    folder = Path(args.output_dir)
+    folder = Path(output_dir)
     found = [path.name for path in all_checkpoints(folder)] + ([DATA_FILE] if (folder / DATA_FILE).exists() else [])
     if overwrite:
         for path in [*all_checkpoints(folder), folder / "runs"]:
             shutil.rmtree(path, ignore_errors=True)
         for name in (*PUBLISHED_FILES, "comparison.png", "timelapse.gif"):
             (folder / name).unlink(missing_ok=True)
-    elif found and not args.resume_from_checkpoint:
+    elif found and not resume:
         raise ValueError(f"{folder}: found {found[-1]}: add --resume_from_checkpoint auto or --overwrite")
 
 

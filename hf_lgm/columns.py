@@ -55,13 +55,18 @@ def find_image_column(features: Features, name: str | None) -> str:
     return name
 
 
-def find_label_column(features: Features, name: str | None, flag: str = "label_column_name") -> str:
+def find_label_column(
+    features: Features, name: str | None, flag: str = "label_column_name", group_column: str | None = None
+) -> str:
     """The named column, the one of type `ClassLabel`, or else one that is called as label columns are.
+
+    The column of the groups, which is of the same types, is never found unless it is named.
 
     Raises:
         ValueError: If it is not there, has not one class per image, or is not the only one.
     """
     if name is None:
+        features = Features({column: kind for column, kind in features.items() if column != group_column})
         usual = [column for column in _LABEL_NAMES if column in features and _is_class(features[column])]
         has_class_label = any(isinstance(kind, ClassLabel) for kind in features.values())
         if has_class_label or len(usual) != 1:
@@ -131,6 +136,25 @@ def class_index(names: list[str], wanted: str | int) -> int:
     if str(wanted).isdigit() and int(wanted) < len(names):
         return int(wanted)
     raise ValueError(f"--classes: '{wanted}' is no class of this dataset. Found {len(names)}: {listed(names)}.")
+
+
+def check_same_classes(found: list[str], expected: list[str], what: str) -> None:
+    """Refuse what is labelled with other classes.
+
+    Args:
+        found (`list[str]`): The classes' names, in any order.
+        expected (`list[str]`): What they should be.
+        what (`str`): What has them, for the message.
+
+    Raises:
+        ValueError: If they are not the same.
+    """
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing or extra:
+        raise ValueError(
+            f"{what} other classes than the training images: missing {listed(missing) or 'none'}; additional "
+            f"{listed(extra) or 'none'}. Name the classes of both with --classes."
+        )
 
 
 def listed(names: list[str], limit: int = 10) -> str:

@@ -1,25 +1,39 @@
-"""The table that a distilled set is judged by: real images of the same number, and what all of them give."""
+"""The table that distilled sets are judged by: beside as many real images, and what all real images give."""
 
+import functools
 import logging
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import Accelerator
 
+from .augmentation import ViewSettings
 from .backbone import FrozenBackbone
-from .baselines import centroid_rows, random_rows, real_image_set
+from .baselines import BaselineKind
 from .data import LabelledImages
 from .distilled_set import DistilledSet
-from .features import extract_features
+from .evaluation import REFERENCES, Evaluation
 from .figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
-from .probe import EvalFeatures, ProbeProtocol, ProbeResult, evaluate_probe, full_data_probe, nearest_class_mean
+from .loading import check_classes
+from .probe import ProbeProtocol
+from .results import ProbeResult
+from .transfer import TransferMatrix, matrix_of
 
 logger = logging.getLogger(__name__)
 
 # As many columns of the Markdown table as there are backbones follow this one.
 _TITLE = "trained on"
+RANDOM = "random real images"
+_NAMES = {
+    "centroid": "centroid real images",
+    "kmeans": "k-means real images",
+    "herding": "herding real images",
+    "matched": "matched real images",
+}
 
 
 @dataclass
@@ -29,28 +43,34 @@ class Comparison:
     Args:
         sets (`dict[str, DistilledSet]`): The sets of a few images, by name; of random real images the first draw.
         results (`list[ProbeResult]`): One for each set or reference and backbone.
+        failures (`dict[str, str]`): For each backbone that could not be used what it said.
+        transfer ([`TransferMatrix`], *optional*): Where two of the sets were distilled through two of the backbones.
     """
 
     sets: dict[str, DistilledSet]
     results: list[ProbeResult]
+    failures: dict[str, str] = field(default_factory=dict)
+    transfer: TransferMatrix | None = None
 
     @property
     def metrics(self) -> list[str]:
         """The metrics that there are, top-1 first."""
         return list(self.results[0].accuracies)
 
+    @property
+    def backbones(self) -> list[str]:
+        """Names of those that gave results."""
+        return list(dict.fromkeys(result.backbone for result in self.results))
+
     def table(self, metric: str = "top-1") -> str:
         """A Markdown table in percent: training sets × backbones, mean ± standard deviation over seeds."""
-        backbones = list(dict.fromkeys(result.backbone for result in self.results))
-        cells = {
-            (row["training_set"], row["backbone"]): f"{row['mean']:.1f} ± {row['std']:.1f}"
-            for result in self.results
-            for row in result.rows()
-            if row["metric"] == metric
-        }
+        backbones = [*self.backbones, *self.failures]
+        cells = {(result.training_set, result.backbone): _cell(result, metric) for result in self.results}
         names = list(dict.fromkeys(result.training_set for result in self.results))
         rows = [[_TITLE, *map(_short, backbones)]]
-        rows += [[name, *(cells.get((name, backbone), "") for backbone in backbones)] for name in names]
+        for name in names:
+            known = [cells.get((name, backbone), "") for backbone in self.backbones]
+            rows.append([name, *known, *["failed"] * len(self.failures)])
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -62,102 +82,161 @@ class Comparison:
         return [
             f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there."
             for (name, backbone), value in mean.items()
-            if name.startswith("distilled") and value < mean.get(("random real images", backbone), 0)
+            if name in self.sets
+            and not self.sets[name].is_real
+            and value < mean.get((_numbered(RANDOM, self.sets[name].images_per_class), backbone), 0)
         ]
 
-    def save_picture(self, path: Path, backbone: str) -> Path:
-        """Random real images, central ones and the distilled above each other, each row with its top-1."""
+    def save_picture(self, path: Path, backbones: Sequence[str]) -> Path:
+        """Real images and the distilled above each other, each row with its top-1 on these backbones."""
         class_names = next(iter(self.sets.values())).class_names
         shown = evenly_sampled(len(class_names))
-        top1 = {r.training_set: f"{r.mean:.1f} % ± {r.std:.1f}" for r in self.results if r.backbone == backbone}
-        names = sorted(self.sets, key=lambda name: name.startswith("distilled"))
-        rows = [
-            ComparisonRow(_wrapped(name), first_of_each(self.sets[name].dataset, shown), top1[name]) for name in names
+        top1 = {(r.training_set, r.backbone): _cell(r, "top-1") for r in self.results}
+        names = [name for name, images in self.sets.items() if images.is_real] + [
+            name for name, images in self.sets.items() if not images.is_real
         ]
-        return save_comparison(rows, [class_names[i] for i in shown], path)
+        rows = [
+            ComparisonRow(
+                _wrapped(name),
+                first_of_each(self.sets[name].dataset, shown),
+                [top1[name, backbone] for backbone in backbones],
+            )
+            for name in names
+        ]
+        columns = ["top-1"] if len(backbones) == 1 else [f"top-1 on\n{_short(backbone)}" for backbone in backbones]
+        return save_comparison(rows, [class_names[i] for i in shown], columns, path)
 
 
 def compare(
-    distilled: dict[str, DistilledSet],
+    sets: dict[str, DistilledSet],
     backbones: Sequence[FrozenBackbone],
     train: LabelledImages,
-    evaluation: LabelledImages,
-    accelerator: Accelerator,
-    protocol: ProbeProtocol,
+    real: LabelledImages,
+    *,
+    baselines: Sequence[str] = ("random", "centroid"),
+    references: Sequence[str] = REFERENCES,
+    views: ViewSettings | None = None,
+    protocol: ProbeProtocol | None = None,
+    accelerator: Accelerator | None = None,
     batch_size: int = 64,
     num_workers: int = 0,
+    cache: bool = True,
 ) -> Comparison:
-    """Distilled sets beside as many random and centroid real images, the nearest class mean, and all real images.
+    """Sets beside as many real images, and beside what all real images give, through several backbones.
 
-    Of a stream only some images are at hand: random ones are drawn among them, where there are enough, and there are
-    no centroid ones.
+    A backbone that fails leaves the others' columns. Of a stream only some images are at hand: random ones are drawn
+    among them, where there are enough, and there are no other real ones.
 
     Args:
-        distilled (`dict[str, DistilledSet]`): Sets by name, made through the first backbone.
-        backbones (`Sequence[FrozenBackbone]`): The first one chooses the central images.
-        train ([`LabelledImages`]): What was distilled.
-        evaluation ([`LabelledImages`]): What is scored on.
-        accelerator (`accelerate.Accelerator`): Shares out the encoding of real images.
-        protocol ([`ProbeProtocol`]): How probes are trained; random images are drawn anew for each seed.
+        sets (`dict[str, DistilledSet]`): Sets by name.
+        backbones (`Sequence[FrozenBackbone]`): The first one chooses the real images.
+        train ([`LabelledImages`]): All real training images.
+        real ([`LabelledImages`]): What is scored on.
+        baselines (`Sequence[str]`, *optional*): Kinds of real images, see [`select_baseline`]; for each number of
+            images per class among the sets. Random ones are drawn anew for each seed.
+        references (`Sequence[str]`, *optional*): Which of `REFERENCES` to show.
+        views ([`ViewSettings`], *optional*): Views that all probes are trained on; defaults to the first set's.
+        protocol ([`ProbeProtocol`], *optional*): How probes are trained.
+        accelerator (`accelerate.Accelerator`, *optional*): Shares out the encoding of real images.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
         num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
+        cache (`bool`, *optional*, defaults to `True`): See [`Evaluation`].
+
+    Raises:
+        ValueError: If a set has other classes than the images, or nothing could be evaluated.
     """
-    first = next(iter(distilled.values()))
-    config = {"settings": first.config.get("settings", {})}
-    classes, per_class = train.num_classes, len(first.dataset) // train.num_classes
-    size, ratio = first.dataset[0]["image"].width, backbones[0].preprocessing.resize_ratio
-    sets: dict[str, DistilledSet | list[DistilledSet]] = {}
-    seen = train.with_pictures()
-    if torch.bincount(seen.labels, minlength=classes).min() >= per_class:
-        draws = [random_rows(seen.labels, classes, per_class, seed) for seed in range(protocol.seeds)]
-        sets["random real images"] = [real_image_set(seen, rows, size, ratio, config) for rows in draws]
-    else:
-        logger.warning("Of some classes the stream's kept images are too few: no row of random real images")
-    if not train.is_streamed:
-        z = extract_features(backbones[0], train, accelerator, batch_size, num_workers)
-        rows = centroid_rows(z, train.labels, classes, per_class)
-        sets["centroid real images"] = real_image_set(train, rows, size, ratio, config)
-    sets |= distilled
-    results = []
+    for images in sets.values():
+        images.labels_as(real.class_names)
+    for asked, known in ((baselines, get_args(BaselineKind)), (references, REFERENCES)):
+        if unknown := sorted(set(asked) - set(known)):
+            raise ValueError(f"Expected some of {', '.join(known)}; found {', '.join(unknown)}.")
+    if baselines and not train.is_streamed:
+        check_classes(train, max(images.images_per_class for images in sets.values()))
+    accelerator, protocol = accelerator or Accelerator(), protocol or ProbeProtocol()
+    views = views or next(iter(sets.values())).views
+    of_real, worked, comparison = None, [], Comparison(dict(sets), [])
     for backbone in backbones:
-        for name, images in sets.items():
-            results.append(
-                evaluate_probe(
-                    backbone,
-                    images,
-                    evaluation,
-                    name=name,
-                    protocol=protocol,
-                    accelerator=accelerator,
-                    batch_size=batch_size,
-                    num_workers=num_workers,
-                )
-            )
-        results += _references(backbone, train, evaluation, accelerator, protocol, batch_size, num_workers)
-    shown = {name: images if isinstance(images, DistilledSet) else images[0] for name, images in sets.items()}
-    return Comparison(shown, results)
+        evaluation = Evaluation(backbone, real, train, protocol, accelerator, batch_size, num_workers, cache)
+        try:
+            if of_real is None:
+                of_real = _real_sets(sets, baselines, evaluation, views)
+            rows = of_real | {name: [images] * protocol.seeds for name, images in sets.items()}
+            comparison.results += [evaluation.probe(name, images, views) for name, images in rows.items()]
+            comparison.results += [found for name in references if (found := evaluation.reference(name)) is not None]
+            worked.append(evaluation)
+        except (ValueError, RuntimeError, OSError) as error:  # a model's own code, its memory, its files
+            logger.error("%s failed, and its column is left out: %s", backbone.name, error)
+            comparison.failures[backbone.name] = str(error)
+            comparison.results = [result for result in comparison.results if result.backbone != backbone.name]
+    if not worked:
+        raise ValueError(f"No backbone could be evaluated: {'; '.join(comparison.failures.values())}")
+    comparison.sets = {name: images[0] for name, images in (of_real or {}).items()} | sets
+    comparison.transfer = _transfer(sets, worked, comparison.results)
+    return comparison
 
 
-def _references(
-    backbone: FrozenBackbone,
-    train: LabelledImages,
-    evaluation: LabelledImages,
-    accelerator: Accelerator,
-    protocol: ProbeProtocol,
-    batch_size: int,
-    num_workers: int,
-) -> list[ProbeResult]:
-    """What all real images give through one backbone."""
-    device = accelerator.device
-    z, z_eval = (
-        extract_features(backbone, images, accelerator, batch_size, num_workers).to(device)
-        for images in (train, evaluation)
-    )
-    y, real = train.labels.to(device), EvalFeatures.of(evaluation, z_eval)
-    return [
-        nearest_class_mean(backbone.name, z, y, real, train.num_classes),
-        full_data_probe(backbone.name, z, y, real, train.num_classes, protocol),
-    ]
+def _real_sets(
+    sets: dict[str, DistilledSet], baselines: Sequence[str], evaluation: Evaluation, views: ViewSettings
+) -> dict[str, list[DistilledSet]]:
+    """Real images by name, one set per seed, for each number of images per class; chosen through one backbone."""
+    found = {}
+    for per_class in sorted({images.images_per_class for images in sets.values()}):
+        settings = {"images_per_class": per_class, "flip": views.flip, "crop_scale": list(views.crop_scale)}
+        select = functools.partial(evaluation.baseline, images_per_class=per_class, config={"settings": settings})
+        for kind in _possible(baselines, per_class, evaluation.training_images):
+            if kind == "random":
+                draws = [select(kind, seed=seed) for seed in range(evaluation.protocol.seeds)]
+                found[_numbered(RANDOM, per_class)] = draws
+            elif kind == "neighbor":
+                for name, images in sets.items():
+                    if not images.is_real and images.images_per_class == per_class:
+                        near = select(kind, neighbors_of=images)
+                        found[f"neighbours of {name}"] = [near] * evaluation.protocol.seeds
+            else:
+                found[_numbered(_NAMES[kind], per_class)] = [select(kind)] * evaluation.protocol.seeds
+    return found
+
+
+def _possible(baselines: Sequence[str], per_class: int, train: LabelledImages) -> list[str]:
+    """Those kinds that have a meaning of their own, and whose pictures are at hand."""
+    kinds = list(baselines)
+    if per_class == 1:
+        kinds = [kind for kind in kinds if kind not in ("kmeans", "herding")]  # these are the centroid
+    if train.is_streamed:
+        kept = torch.bincount(train.with_pictures().labels, minlength=train.num_classes)
+        kinds = [kind for kind in kinds if kind == "random" and kept.min() >= per_class]
+        if "random" in baselines and not kinds:
+            logger.warning("Of some classes the stream's kept images are too few: no row of random real images")
+    return kinds
+
+
+def _transfer(
+    sets: dict[str, DistilledSet], worked: Sequence[Evaluation], results: Sequence[ProbeResult]
+) -> TransferMatrix | None:
+    """Of the sets with as many images as the first, the first that each backbone made; `None` for fewer than two."""
+    distilled = {name: images for name, images in sets.items() if not images.is_real}
+    per_class = next(iter(sets.values())).images_per_class
+    made_by: dict[str, str] = {}
+    for name, images in distilled.items():
+        if images.images_per_class == per_class:
+            made_by.setdefault(images.config.get("backbone", {}).get("name", ""), name)
+    chosen = [evaluation for evaluation in worked if evaluation.backbone.name in made_by]
+    if len(chosen) < 2:
+        return None
+    top1 = {(result.training_set, result.backbone): result.mean for result in results}
+    names = [evaluation.backbone.name for evaluation in chosen]
+    return matrix_of(chosen, [[top1[made_by[through], on] for on in names] for through in names])
+
+
+def _numbered(name: str, images_per_class: int) -> str:
+    return name if images_per_class == 1 else f"{name}, {images_per_class} per class"
+
+
+def _cell(result: ProbeResult, metric: str) -> str:
+    found = next((row for row in result.rows() if row["metric"] == metric), None)
+    if found is None:
+        return ""
+    return f"{found['mean']:.1f} ± {found['std']:.1f}" if found["n_seeds"] > 1 else f"{found['mean']:.1f}"
 
 
 def _short(name: str) -> str:
@@ -165,4 +244,4 @@ def _short(name: str) -> str:
 
 
 def _wrapped(name: str) -> str:
-    return name.replace(" real", "\nreal").replace(" from", "\nfrom")
+    return textwrap.fill(name, 19)

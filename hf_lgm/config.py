@@ -14,6 +14,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.utils import strtobool
 
 from .augmentation import ViewSettings
+from .probe import ProbeProtocol, ProtocolName
 from .synthetic import Parameterization
 
 Initialization = Literal["noise", "centroid", "random"]
@@ -103,7 +104,9 @@ class LGMConfig(TrainingArguments):
             make 128 views. The result does not depend on it, memory does (an estimated 13 GB for 128 views through a
             ViT-B at 224 pixels), and more than one chunk costs a second forward pass.
         eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
-        eval_learning_rate (`float`, *optional*, defaults to 1e-3): Learning rate of these probes.
+        eval_protocol (`str`, *optional*, defaults to `"fast"`): How they are trained, `"fast"` or `"paper"`, see
+            [`ProbeProtocol`].
+        eval_learning_rate (`float`, *optional*): Another learning rate than the protocol's.
 
     Raises:
         ValueError: If a value is out of its range, or an inherited field without meaning was moved.
@@ -156,7 +159,12 @@ class LGMConfig(TrainingArguments):
         },
     )
     eval_seeds: int = field(default=5, metadata={"help": "Probes that an accuracy is the mean of."})
-    eval_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of these probes."})
+    eval_protocol: ProtocolName = field(
+        default="fast", metadata={"help": "'fast': cached views; 'paper': fresh views and the paper's learning rate."}
+    )
+    eval_learning_rate: float | None = field(
+        default=None, metadata={"help": "Another learning rate of these probes than the protocol's."}
+    )
 
     def __post_init__(self) -> None:
         self._check_inherited_fields()
@@ -187,6 +195,7 @@ class LGMConfig(TrainingArguments):
             "learning_rate": 2e-3,
             "real_features": "online",
             "balance_classes": False,
+            "eval_protocol": "paper",
             "save_steps": 500,
         }
         return cls(**{**settings, **overrides})
@@ -195,6 +204,11 @@ class LGMConfig(TrainingArguments):
     def images_per_chunk(self) -> int:
         """`chunk_size`, or the default for the number of views."""
         return self.chunk_size or max(1, _VIEWS_PER_CHUNK // self.views_per_step)
+
+    @property
+    def probe_protocol(self) -> ProbeProtocol:
+        """How probes are trained that the images are evaluated by."""
+        return ProbeProtocol.named(self.eval_protocol, self.eval_learning_rate, self.eval_seeds)
 
     @property
     def views(self) -> ViewSettings:
@@ -219,7 +233,7 @@ class LGMConfig(TrainingArguments):
         """Everything that decides the result, as it goes into files: no paths, no logging."""
         names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in _parent_fields()]
         inherited = ["max_steps", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "bf16"]
-        without = ("chunk_size", "eval_seeds", "eval_learning_rate")
+        without = ("chunk_size", "eval_seeds", "eval_protocol", "eval_learning_rate")
         return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
 
     def _check_inherited_fields(self) -> None:
@@ -240,6 +254,7 @@ class LGMConfig(TrainingArguments):
             ("parameterization", Parameterization),
             ("init", Initialization),
             ("real_features", RealFeatures),
+            ("eval_protocol", ProtocolName),
         ):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(

@@ -84,7 +84,7 @@ class LabelledImages:
         if not isinstance(dataset, Dataset):
             raise TypeError(_not_a_split(dataset))
         image_column = find_image_column(dataset.features, image_column_name)
-        label_column = find_label_column(dataset.features, label_column_name)
+        label_column = find_label_column(dataset.features, label_column_name, group_column=group_column_name)
         labels, names = encode_labels(_values(dataset, label_column), dataset.features[label_column])
         groups, group_names = None, None
         if group_column_name is not None:

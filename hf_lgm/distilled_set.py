@@ -1,5 +1,7 @@
 """A small labelled set of images with how it was made and what it scores: a folder, a `Dataset`, a Hub repository."""
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from huggingface_hub import snapshot_download
 
 from .augmentation import ViewSettings
 from .card import render_card
+from .columns import check_same_classes
 from .figures import save_preview
 from .hub import existing_path_or_id, must_use_cache
 from .preprocessing import to_images, to_rgb, to_tensor
@@ -112,6 +115,23 @@ class DistilledSet:
         return replace(self, results=results)
 
     @property
+    def is_real(self) -> bool:
+        """Whether it holds real images, chosen as a baseline."""
+        return "source_index" in self.dataset.features
+
+    @property
+    def images_per_class(self) -> int:
+        """How many there are of each class."""
+        return len(self.dataset) // len(self.class_names)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of pixels, labels and class names."""
+        digest = hashlib.sha256(json.dumps([self.class_names, self.labels.tolist()]).encode())
+        digest.update((self.pixels() * 255).round().to(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
     def class_names(self) -> list[str]:
         """Length C."""
         return list(self.dataset.features["label"].names)
@@ -120,6 +140,16 @@ class DistilledSet:
     def labels(self) -> torch.Tensor:
         """Class indices, of shape (n,)."""
         return torch.tensor(self.dataset["label"][:])
+
+    def labels_as(self, class_names: list[str]) -> torch.Tensor:
+        """The labels, of shape (n,), as indices of these names.
+
+        Raises:
+            ValueError: If its classes are others.
+        """
+        name = self.config.get("source", {}).get("name", "set")
+        check_same_classes(self.class_names, class_names, f"The images of the {name} have")
+        return torch.tensor([class_names.index(name) for name in self.class_names])[self.labels]
 
     @property
     def views(self) -> ViewSettings:

@@ -27,11 +27,12 @@ from .config import LGMConfig
 from .data import LabelledImages
 from .distilled_set import DistilledSet
 from .encoding import ChunkedEncoding
+from .evaluation import evaluate_probe
 from .features import OnlineFeatures, extract_features
 from .loading import align_classes, check_classes
 from .objectives import LabelledFeatures, balanced_weights, feature_gradient, uniform_weights
 from .parallel import gather_rows, owned_range
-from .probe import ProbeProtocol, evaluate_probe
+from .probe import ProbeProtocol
 from .randomness import seeded_generator
 from .run import ResumableRun
 from .streaming import StreamEncoder
@@ -166,7 +167,7 @@ class LGMDistiller(ResumableRun):
         `eval_accuracy_worst_group` where there are groups.
 
         Args:
-            protocol ([`ProbeProtocol`], *optional*): How they are trained; its default with `args.eval_seeds`.
+            protocol ([`ProbeProtocol`], *optional*): How they are trained; `args.probe_protocol` where not given.
 
         Raises:
             ValueError: If there is no `eval_dataset`.
@@ -178,7 +179,7 @@ class LGMDistiller(ResumableRun):
             self.distilled_set(),
             self.eval_images,
             accelerator=self.accelerator,
-            protocol=protocol or ProbeProtocol(learning_rate=self.args.eval_learning_rate, seeds=self.args.eval_seeds),
+            protocol=protocol or self.args.probe_protocol,
             batch_size=self.args.per_device_eval_batch_size,
             num_workers=self.args.dataloader_num_workers,
         )

@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw, ImageFont
 # Optimised images hardly compress: this many pixels of three bytes each stay under 2 MB as a PNG.
 PREVIEW_PIXELS = 640_000
 _MAX_COLUMNS = 10
-_CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER = 96, 4, 150, 110, 24
+_CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER = 96, 4, 150, 110, 44
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the comparison: what it shows, one image per class shown, and its accuracy in words."""
+    """One row of the comparison: what it shows, one image per class shown, and its accuracies in words."""
 
     title: str
     images: Sequence[Image.Image]
-    score: str
+    scores: Sequence[str]
 
 
 def save_preview(dataset: Dataset, path: Path) -> Path:
@@ -56,21 +56,29 @@ def first_of_each(dataset: Dataset, classes: Sequence[int]) -> list[Image.Image]
     return [dataset[row]["image"].convert("RGB") for row in rows]
 
 
-def save_comparison(rows: Sequence[ComparisonRow], class_names: Sequence[str], path: Path) -> Path:
+def save_comparison(
+    rows: Sequence[ComparisonRow], class_names: Sequence[str], score_names: Sequence[str], path: Path
+) -> Path:
     """The rows above each other, class names on top, accuracies at the end."""
-    width = _LABEL_WIDTH + len(class_names) * (_CELL + _GAP) + _SCORE_WIDTH
+    scores_left = _LABEL_WIDTH + len(class_names) * (_CELL + _GAP) + 2 * _GAP
+    width = scores_left + len(score_names) * _SCORE_WIDTH
     canvas = Image.new("RGB", (width, _HEADER + len(rows) * (_CELL + _GAP)), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
     for column, name in enumerate(class_names):
-        draw.text((_LABEL_WIDTH + column * (_CELL + _GAP), 4), _fitted(name, font), fill="black", font=font)
-    draw.text((width - _SCORE_WIDTH + 8, 4), "top-1", fill="black", font=font)
+        left = _LABEL_WIDTH + column * (_CELL + _GAP)
+        draw.text((left, _HEADER - 20), _fitted(name, font, _CELL), fill="black", font=font)
+    for column, name in enumerate(score_names):
+        lines = "\n".join(_fitted(line, font, _SCORE_WIDTH - _GAP) for line in name.split("\n"))
+        draw.multiline_text((scores_left + column * _SCORE_WIDTH, 4), lines, fill="black", font=font)
     for number, row in enumerate(rows):
         top = _HEADER + number * (_CELL + _GAP)
         draw.multiline_text((4, top + _CELL // 3), row.title, fill="black", font=font)
         for column, image in enumerate(row.images):
             enlarged = image.resize((_CELL, _CELL), Image.Resampling.BICUBIC)
             canvas.paste(enlarged, (_LABEL_WIDTH + column * (_CELL + _GAP), top))
-        draw.multiline_text((width - _SCORE_WIDTH + 8, top + _CELL // 3), row.score, fill="black", font=font)
+        for column, score in enumerate(row.scores):
+            left = scores_left + column * _SCORE_WIDTH
+            draw.text((left, top + _CELL // 3), score, fill="black", font=font)
     canvas.save(path)
     return path
 
@@ -80,10 +88,10 @@ def save_timelapse(frames: Sequence[Path], path: Path, fps: int = 10) -> Path:
     return Path(export_to_gif([Image.open(frame).convert("RGB") for frame in frames], str(path), fps=fps))
 
 
-def _fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
-    """The text, cut to a cell's width."""
-    if font.getlength(text) <= _CELL:
+def _fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
+    """The text, cut to a width."""
+    if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > _CELL:
+    while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 
-from .columns import DataOptions, listed
+from .columns import DataOptions, check_same_classes, listed
 from .data import LabelledImages
 from .splits import load_splits, stream_splits
 from .streaming import StreamEncoder
@@ -129,14 +129,7 @@ def align_classes(images: LabelledImages, class_names: list[str]) -> LabelledIma
         raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
     if images.class_names == class_names:
         return images
-    missing = sorted(set(class_names) - set(images.class_names))
-    extra = sorted(set(images.class_names) - set(class_names))
-    if missing or extra:
-        raise ValueError(
-            "The evaluation images have other classes than the training images: "
-            f"missing {listed(missing) or 'none'}; additional {listed(extra) or 'none'}. "
-            "Name the classes of both with --classes."
-        )
+    check_same_classes(images.class_names, class_names, "The evaluation images have")
     return images.with_classes(class_names)
 
 

@@ -29,7 +29,8 @@ class StreamColumns:
     @classmethod
     def find(cls, features: Features, options: DataOptions) -> "StreamColumns":
         """In the features of a stream, before it is read."""
-        label, group = find_label_column(features, options.label_column_name), options.group_column_name
+        group = options.group_column_name
+        label = find_label_column(features, options.label_column_name, group_column=group)
         wanted: frozenset[int | str] | None = None
         if options.classes and isinstance(features[label], datasets.ClassLabel):
             wanted = frozenset(class_indices(features[label].names, options.classes))

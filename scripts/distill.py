@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 
-from hf_lgm import LGMConfig, LGMDistiller, ProbeProtocol
+from hf_lgm import LGMConfig, LGMDistiller
 from hf_lgm.arguments import DataArguments, ModelArguments, without_folders
 from hf_lgm.cli import default_output_dir, parse_arguments, prepare_output_dir, run_script
 from hf_lgm.comparison import compare
-from hf_lgm.demo import DEMO_DATASET
+from hf_lgm.demo import DEMO_DATASET, DEMO_MODELS
 from hf_lgm.features import extract_features
 
 NEXT = "accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID"
 AFTER_THAT = (
     "--eval_models OTHER_MODEL shows what the images are worth there; --images_per_class 10 makes more of them"
 )
+REFERENCES = ("zero-shot text", "nearest class mean", "all real images")  # scripts/evaluate.py has more
 DEMO_CONFIG = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 
 
@@ -30,6 +31,9 @@ DEMO_CONFIG = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 class RunArguments:
     """What this script does beside distilling."""
 
+    eval_models: list[str] = field(
+        default_factory=list, metadata={"help": "Other backbones to evaluate the images on; see --model."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier run in --output_dir."})
     also_init: list[str] = field(
         default_factory=list, metadata={"help": "Distil from these starts too, for the table; see --init."}
@@ -42,7 +46,12 @@ def main() -> None:
     model_args, data_args, args, run_args = parse_arguments(types, __doc__, sys.argv[1:], DEMO_CONFIG)
     dataset = data_args.choose(model_args.model)
     source = data_args.source(dataset)
-    args.output_dir = args.output_dir or default_output_dir(source["name"], model_args.model, args.images_per_class)
+    models = model_args.model or DEMO_MODELS[:1]
+    if len(models) > 1:
+        raise ValueError(
+            f"Expected one --model to distil through, found {len(models)}: name the others with --eval_models."
+        )
+    args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models[0], args.images_per_class)
     runs = {"distilled": args} | {
         f"distilled from {init}": dataclasses.replace(args, init=init, output_dir=f"{args.output_dir}-from-{init}")
         for init in run_args.also_init
@@ -52,16 +61,16 @@ def main() -> None:
     for run in runs.values():
         if data_args.streams(dataset):
             run.check_streaming()
-        prepare_output_dir(run, run_args.overwrite)
-    backbones = model_args.load(torch.bfloat16 if args.bf16 else torch.float32)
-    train, evaluation = data_args.load(dataset, backbones, args)
+        prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
+    backbones = model_args.load([*models, *run_args.eval_models], torch.bfloat16 if args.bf16 else torch.float32)
+    train, real = data_args.load(dataset, backbones, args, max(args.eval_seeds, 3 * args.images_per_class))
     command = " ".join(["accelerate launch scripts/distill.py", *map(without_folders, sys.argv[1:])])
     loading = args.per_device_eval_batch_size, args.dataloader_num_workers
     provenance = {"source": source, "command": command}
     distillers = {
-        name: LGMDistiller(backbones[0], run, train, evaluation, provenance=provenance) for name, run in runs.items()
+        name: LGMDistiller(backbones[0], run, train, real, provenance=provenance) for name, run in runs.items()
     }
-    for images in (train, evaluation):  # what can't be read is found here, not after the optimisation
+    for images in (train, real):  # what can't be read is found here, not after the optimisation
         backbones[0].to(distillers["distilled"].accelerator.device)
         extract_features(backbones[0], images, distillers["distilled"].accelerator, *loading)
     for distiller in distillers.values():
@@ -72,20 +81,20 @@ def main() -> None:
         {name: distiller.distilled_set() for name, distiller in distillers.items()},
         backbones,
         train,
-        evaluation,
-        distiller.accelerator,
-        ProbeProtocol(learning_rate=args.eval_learning_rate, seeds=args.eval_seeds),
-        *loading,
+        real,
+        references=REFERENCES,
+        protocol=args.probe_protocol,
+        accelerator=distiller.accelerator,
+        batch_size=args.per_device_eval_batch_size,
+        num_workers=args.dataloader_num_workers,
     )
     for each in distillers.values():
         each.save_model(results=[row for result in comparison.results for row in result.rows()])
     if distiller.accelerator.is_main_process:
         folder = Path(args.output_dir)
-        comparison.save_picture(folder / "comparison.png", backbones[0].name)
+        comparison.save_picture(folder / "comparison.png", comparison.backbones[:2])
         for metric in (name for name in comparison.metrics if name != "top-5"):
-            print(
-                f"\n{metric.capitalize()} on {len(evaluation):,} images, in percent, over {args.eval_seeds} probes:\n"
-            )
+            print(f"\n{metric.capitalize()} on {len(real):,} images, in percent, over {args.eval_seeds} probes:\n")
             print(f"{comparison.table(metric)}\n")
         print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
         print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")

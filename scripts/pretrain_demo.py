@@ -25,7 +25,8 @@ from transformers import (
 from hf_lgm import FrozenBackbone, LabelledImages, ProbeProtocol
 from hf_lgm.demo import DEMO_DATASET, SIDE
 from hf_lgm.features import SquareImages
-from hf_lgm.probe import EvalFeatures, probe_accuracies
+from hf_lgm.probe import probe_logits, train_probes
+from hf_lgm.results import EvalFeatures
 from hf_lgm.splits import load_splits
 
 CARD = """---
@@ -80,8 +81,8 @@ def main() -> None:
         with torch.no_grad():
             z, z_eval = backbone(pixels["train"]), backbone(pixels["test"])
         protocol = ProbeProtocol(learning_rate=1e-2, views=1, seeds=1)
-        real = EvalFeatures.of(test, z_eval)
-        accuracy = probe_accuracies(z[None, :, None], train.labels, real, 10, protocol)["top-1"][0]
+        W, b = train_probes(lambda view, z=z: z[None], train.labels, 10, protocol)
+        accuracy = EvalFeatures.of(test, z_eval).result("", "", "", probe_logits(W, b)).mean
         card = CARD.format(
             name=name,
             architecture=type(model).__name__,

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from transformers import TrainingArguments
 
-from hf_lgm import LGMConfig
+from hf_lgm import LGMConfig, ProbeProtocol
 from hf_lgm.config import HONOURED, ignored_fields
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
@@ -49,6 +49,7 @@ def test_refusals_say_what_to_use():
         ({"crop_scale": [0.5, 0.1]}, "crop_scale must be two areas"),
         ({"crop_scale": [0.5]}, "crop_scale must be two areas"),
         ({"probe_std": -1.0}, "probe_std can't be negative"),
+        ({"eval_protocol": "slow"}, "eval_protocol must be one of fast, paper, found 'slow'"),
         ({"eval_strategy": "epoch"}, "There are no epochs"),
         ({"save_strategy": "best"}, "There are no epochs"),
     ],
@@ -61,6 +62,7 @@ def test_values_out_of_range(settings, message):
 def test_the_papers_protocol_is_the_recipe(request):
     recipe = yaml.safe_load((request.config.rootpath / "recipes" / "paper.yaml").read_text())
     assert LGMConfig.paper().own_settings() == LGMConfig(**recipe).own_settings()
+    assert LGMConfig.paper().probe_protocol == LGMConfig(**recipe).probe_protocol == ProbeProtocol.named("paper")
     assert LGMConfig.paper(max_steps=7).max_steps == 7
 
 

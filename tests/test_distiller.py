@@ -354,6 +354,6 @@ def test_ten_thousand_classes(backbone, tmp_path):
     dataset = make_dataset(per_class=1, classes=10_000, side=4)
     distiller = LGMDistiller(backbone, args, dataset, dataset)
     distiller.train()
-    metrics = distiller.evaluate(ProbeProtocol(steps=2, views=1, seeds=1))
+    metrics = distiller.evaluate(ProbeProtocol(epochs=2, views=1, seeds=1))
     assert len(distiller.distilled_set().class_names) == 10_000
     assert 0 <= metrics["eval_accuracy"] <= metrics["eval_accuracy_top5"] < 5

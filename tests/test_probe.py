@@ -1,17 +1,19 @@
-from types import SimpleNamespace
+import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import SIDE, make_dataset, make_vit
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestCentroid
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, ProbeProtocol, evaluate_probe
-from hf_lgm.baselines import centroid_rows, random_rows, real_image_set
-from hf_lgm.probe import EvalFeatures, class_means, nearest_class_mean, probe_accuracies, train_probes
+from hf_lgm.augmentation import ViewSettings, random_views
+from hf_lgm.baselines import random_rows, real_image_set
+from hf_lgm.probe import ViewFeatures, _batches, probe_logits, train_probes
+from hf_lgm.results import EvalFeatures
 
-QUICK = ProbeProtocol(steps=200, learning_rate=1e-2, views=4, seeds=2)
+QUICK = ProbeProtocol(epochs=200, learning_rate=1e-2, views=4, seeds=2)
+NAMES = [f"class {label}" for label in range(7)]
 
 
 @pytest.fixture
@@ -24,10 +26,14 @@ def blobs():
     return z, y, z_eval, y_eval
 
 
+def scored(z, y, z_eval, y_eval, protocol):
+    W, b = train_probes(lambda view: z[None], y, 7, protocol)
+    return EvalFeatures(z_eval, y_eval, NAMES).result("set", "b", "", probe_logits(W, b)).accuracies
+
+
 def test_a_converged_probe_is_logistic_regression(blobs):
     z, y, z_eval, y_eval = blobs
-    protocol = ProbeProtocol(steps=2000, learning_rate=3e-2, seeds=1)
-    ours = probe_accuracies(z[None, :, None], y, EvalFeatures(z_eval, y_eval), 7, protocol)
+    ours = scored(*blobs, ProbeProtocol(epochs=2000, learning_rate=3e-2, seeds=1))
     reference = LogisticRegression(C=1e6, max_iter=5000).fit(z, y)
     assert ours["top-1"][0] == pytest.approx(100 * reference.score(z_eval, y_eval), abs=0.6)
     best = torch.from_numpy(reference.predict_proba(z_eval)).topk(5).indices
@@ -37,62 +43,60 @@ def test_a_converged_probe_is_logistic_regression(blobs):
 
 def test_probes_side_by_side_are_trained_as_if_alone(blobs):
     z, y, *_ = blobs
-    z_seeds = torch.stack([z, z + 1])[:, :, None]
-    W, b = train_probes(z_seeds, y, 7, ProbeProtocol(steps=20, seeds=2))
-    alone = train_probes(z_seeds[:1], y, 7, ProbeProtocol(steps=20, seeds=1))
+    both = torch.stack([z, z + 1])
+    W, b = train_probes(lambda view: both, y, 7, ProbeProtocol(epochs=20, seeds=2))
+    alone = train_probes(lambda view: both[:1], y, 7, ProbeProtocol(epochs=20, seeds=1))
     torch.testing.assert_close(W[:1], alone[0])
     torch.testing.assert_close(b[:1], alone[1])
 
 
-def test_a_probe_follows_the_plain_algorithm(blobs):
-    """One view of each image per step, in turn; Adam; cosine."""
+@pytest.mark.parametrize(("views", "order"), [(3, [0, 1, 2, 0, 1]), (5, [0, 1, 2, 3, 4])])
+def test_a_probe_follows_the_plain_algorithm(blobs, views, order):
+    """One view of each image per epoch, in turn or all fresh; Adam; cosine."""
     z, y, *_ = blobs
-    views = torch.stack([z, -z, z * 2], dim=1)  # (n, 3, D)
-    W, b = train_probes(views[None], y, 7, ProbeProtocol(steps=5, learning_rate=0.1, views=3, seeds=1))
-    start, _ = train_probes(views[None], y, 7, ProbeProtocol(steps=0, seeds=1))
+    asked = []
+
+    def features(view):
+        asked.append(view)
+        return (z * (view + 1))[None]
+
+    W, b = train_probes(features, y, 7, ProbeProtocol(epochs=5, learning_rate=0.1, views=views, seeds=1))
+    assert asked[1:] == order  # the first only asks for the shape
+    start, _ = train_probes(features, y, 7, ProbeProtocol(epochs=0, seeds=1))
     expected = torch.nn.Linear(8, 7)
     expected.weight.data.copy_(start[0])
     expected.bias.data.zero_()
     optimizer = torch.optim.Adam(expected.parameters(), 0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5)
-    for view in (z, -z, z * 2, z, -z):
+    for view in order:
         optimizer.zero_grad()
-        F.cross_entropy(expected(view), y).backward()
+        F.cross_entropy(expected(z * (view + 1)), y).backward()
         optimizer.step()
         schedule.step()
     torch.testing.assert_close(W[0], expected.weight.detach())
     torch.testing.assert_close(b[0], expected.bias.detach())
 
 
-def test_large_training_sets_are_drawn_from(blobs, monkeypatch):
-    monkeypatch.setattr("hf_lgm.probe._MAX_ROWS", 50)
+def test_larger_sets_are_shuffled_into_batches(blobs):
+    """Each epoch sees every image once, and batches reach what the whole reaches."""
     z, y, z_eval, y_eval = blobs
-    protocol = ProbeProtocol(steps=1000, learning_rate=1e-2, seeds=1)
-    drawn = probe_accuracies(z[None, :, None], y, EvalFeatures(z_eval, y_eval), 7, protocol)["top-1"][0]
-    assert drawn == pytest.approx(100 * LogisticRegression().fit(z, y).score(z_eval, y_eval), abs=2)
+    protocol = ProbeProtocol(epochs=60, learning_rate=1e-2, batch_size=50, seeds=1)
+    expected = 100 * LogisticRegression().fit(z, y).score(z_eval, y_eval)
+    assert scored(*blobs, protocol)["top-1"][0] == pytest.approx(expected, abs=2)
+    batches = [_batches(7, 3, epoch, torch.device("cpu")) for epoch in (0, 1)]
+    assert all(sorted(torch.cat(rows).tolist()) == list(range(7)) for rows in batches)
+    assert [len(rows) for rows in batches[0]] == [3, 3, 1] and not torch.equal(batches[0][0], batches[1][0])
 
 
-def test_nearest_class_mean_is_scikit_learns(blobs):
-    z, y, z_eval, y_eval = blobs
-    expected = 100 * NearestCentroid().fit(z.numpy(), y.numpy()).score(z_eval.numpy(), y_eval.numpy())
-    result = nearest_class_mean("b", z, y, EvalFeatures(z_eval, y_eval), 7)
-    assert result.mean == pytest.approx(expected, abs=0.01) and result.std == 0
-    torch.testing.assert_close(class_means(z, y, 7)[3], z[y == 3].mean(dim=0))
-
-
-def test_baselines_are_of_their_class_and_what_they_say(train_images, backbone):
-    z = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
-    for rows in (random_rows(train_images.labels, 3, 2, seed=0), centroid_rows(z, train_images.labels, 3, 2)):
-        assert train_images.labels[rows].tolist() == [0, 0, 1, 1, 2, 2] and len(set(rows.tolist())) == 6
-    assert not torch.equal(random_rows(train_images.labels, 3, 2, 0), random_rows(train_images.labels, 3, 2, 1))
-    nearest = centroid_rows(z, train_images.labels, 3, 1)
-    distance = (z - class_means(z, train_images.labels, 3)[train_images.labels]).norm(dim=1)
-    assert all(distance[row] == distance[train_images.labels == label].min() for label, row in enumerate(nearest))
-    with pytest.raises(ValueError, match="Class 0 has 8 images, fewer than images_per_class=9"):
-        random_rows(train_images.labels, 3, 9, seed=0)
-    chosen = real_image_set(train_images, nearest, SIDE, 1.0)
-    assert chosen.dataset["source_index"][:] == nearest.tolist()
-    assert chosen.dataset[1]["image"].tobytes() == train_images.image(int(nearest[1])).tobytes()
+def test_the_papers_protocol():
+    paper = ProbeProtocol.named("paper")
+    assert (paper.epochs, paper.views, paper.batch_size, paper.seeds) == (1000, 1000, 100, 5)
+    assert paper.rate(10) == pytest.approx(1e-3 * 10 / 256) and paper.rate(5000) == pytest.approx(1e-3 * 100 / 256)
+    assert paper.description == "probe: 1000 epochs of Adam, lr 1e-3 * batch / 256, cosine, fresh views"
+    assert ProbeProtocol.named("fast") == ProbeProtocol() and ProbeProtocol().rate(10) == 1e-3
+    assert ProbeProtocol.named("paper", 0.01, 2).rate(10) == 0.01
+    with pytest.raises(ValueError, match="must be one of fast, paper, found 'slow'"):
+        ProbeProtocol.named("slow")
 
 
 @pytest.fixture
@@ -108,7 +112,8 @@ def test_evaluate_probe(backbone, real_set, splits):
     (row,) = result.rows()
     assert row == {
         "training_set": "real", "backbone": "tiny-dinov2", "metric": "top-1", "mean": result.mean, "std": result.std,
-        "n_seeds": 2, "protocol": "probe: 200 Adam steps, lr 0.01, cosine, 4 cached views, crops of 0.08 to 1, flips",
+        "n_seeds": 2,
+        "protocol": "probe: 200 epochs of Adam, lr 0.01, cosine, 4 cached views, crops of 0.08 to 1, flips",
     }  # fmt: skip
 
 
@@ -130,16 +135,23 @@ def test_another_side_through_another_backbone(real_set, splits):
     assert evaluate_probe(backbone, real_set, splits["test"], protocol=QUICK).mean > 80
 
 
-def test_the_worst_group_is_that_of_class_and_group(blobs):
-    z, y, z_eval, y_eval = blobs
-    groups = torch.arange(350) // 7 % 3 - 1  # a third has none
-    images = SimpleNamespace(labels=y_eval, groups=groups)
-    result = nearest_class_mean("b", z, y, EvalFeatures.of(images, z_eval), 7)
-    nearest = torch.cdist(z_eval, class_means(z, y, 7)).argmin(dim=1)
-    hits = {}
-    for row in range(350):
-        if groups[row] >= 0:
-            hits.setdefault((int(y_eval[row]), int(groups[row])), []).append(bool(nearest[row] == y_eval[row]))
-    assert len(hits) == 14
-    worst = min(sum(of_group) / len(of_group) for of_group in hits.values())
-    assert result.accuracies["worst group"] == [pytest.approx(100 * worst)]
+def test_views_are_of_their_number_alone(backbone, real_set):
+    """Of one seed, one image and one view: the block they were encoded in is in the number."""
+    settings = ViewSettings()
+    features = ViewFeatures(backbone, [real_set, real_set], settings)
+    pixels = real_set.pixels()
+    for seed, image, view in ((0, 0, 3), (1, 4, 3), (1, 5, 120)):
+        views = random_views(
+            pixels[image : image + 1], [image], 50, SIDE, settings.without_noise(), seed, view // 50, "probe views"
+        )
+        expected = backbone(views)[view % 50]
+        torch.testing.assert_close(features(view)[seed, image], expected, rtol=1e-4, atol=1e-5)
+    again = ViewFeatures(backbone, [real_set, real_set], settings, batch_size=500)
+    torch.testing.assert_close(features(7), again(7), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(features(7), features(57))  # fresh ones
+
+
+def test_the_papers_protocol_end_to_end(backbone, real_set, splits):
+    paper = dataclasses.replace(ProbeProtocol.named("paper", 1e-2, 2), epochs=120, views=120)
+    result = evaluate_probe(backbone, real_set, splits["test"], protocol=paper)
+    assert result.mean > 80 and "fresh views" in result.protocol

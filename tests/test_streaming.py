@@ -267,8 +267,11 @@ def test_the_table_of_a_stream(sampled, backbone, splits, tmp_path, caplog):
     encoder = StreamEncoder([backbone], pictures_per_class=2)
     train, evaluation = load_images(streams, stream_encoder=encoder, max_train_samples=3 if sampled else None)
     distilled = LGMDistiller(backbone, settings(tmp_path), train).distilled_set()
-    protocol = ProbeProtocol(steps=5, seeds=2)
-    comparison = compare({"distilled": distilled}, [backbone], train, evaluation, Accelerator(), protocol)
+    protocol = ProbeProtocol(epochs=5, seeds=2)
+    references = ["nearest class mean", "all real images"]
+    comparison = compare(
+        {"distilled": distilled}, [backbone], train, evaluation, references=references, protocol=protocol, cache=False
+    )
     rows = [result.training_set for result in comparison.results]
     expected = ["distilled", "nearest class mean", "all real images"]
     assert rows == (expected if sampled else ["random real images", *expected])
@@ -315,7 +318,7 @@ def test_distilling_a_stream_is_distilling_the_split(tmp_path, splits, backbone)
     ):
         distiller = LGMDistiller(backbone, settings(tmp_path / name), train, test)
         distiller.train()
-        sets.append((distiller.distilled_set().pixels(), distiller.evaluate(ProbeProtocol(steps=20, seeds=2))))
+        sets.append((distiller.distilled_set().pixels(), distiller.evaluate(ProbeProtocol(epochs=20, seeds=2))))
     assert torch.equal(sets[0][0], sets[1][0]) and sets[0][1] == sets[1][1]
 
 
@@ -341,7 +344,7 @@ def test_what_needs_the_images_again_is_refused_before_the_pass(tmp_path, splits
 def test_probes_are_scored_on_a_stream(splits, backbone):
     pixels = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     images = DistilledSet.from_pixels(pixels, [0, 1, 2], splits["test"].features["label"].names)
-    protocol = ProbeProtocol(steps=20, seeds=2)
+    protocol = ProbeProtocol(epochs=20, seeds=2)
     stored, streamed = (
         evaluate_probe(backbone, images, test, protocol=protocol)
         for test in (splits["test"], splits["test"].to_iterable_dataset())
