@@ -23,6 +23,8 @@ def mutual_knn_alignment(z_a: torch.Tensor, z_b: torch.Tensor, k: int = 10) -> f
         z_b (`torch.Tensor`): Shape (N, D_b), of the same images through the other.
         k (`int`, *optional*, defaults to 10): Neighbours by cosine, without the image itself; at most N - 1.
     """
+    if len(z_a) < 2:
+        raise ValueError("Alignment compares the neighbours of images: it needs at least two.")
     k, shared, size = min(k, len(z_a) - 1), 0, 1024
     z_a, z_b = F.normalize(z_a.float(), dim=1), F.normalize(z_b.float(), dim=1)
     for rows in torch.arange(len(z_a), device=z_a.device).split(size):
@@ -38,7 +40,8 @@ class RankCorrelation:
     Args:
         rho (`float`): The correlation.
         p (`float`): Share of permutations of the backbones that give one at least as large. Pairs that share a
-            backbone are not independent, so backbones are permuted and not pairs (Mantel's test).
+            backbone are not independent, so backbones are permuted and not pairs (Mantel's test): of M backbones it is
+            1 / M! at least.
         pairs (`int`): n.
         families (`int`): Architectures among the backbones.
     """
@@ -51,6 +54,8 @@ class RankCorrelation:
     @property
     def claim(self) -> str:
         """What may be said."""
+        if math.isnan(self.rho):
+            return f"Of {self.pairs} pairs all have one alignment or one transfer: nothing to correlate"
         found = f"Spearman's rho {self.rho:.2f} over {self.pairs} pairs, permutation p {self.p:.3f}"
         if self.pairs >= MIN_PAIRS and self.families >= MIN_FAMILIES:
             return found
@@ -75,6 +80,8 @@ def rank_correlation(a: torch.Tensor, b: torch.Tensor, families: int) -> RankCor
         return torch.corrcoef(torch.stack([ranks[order][:, order][others], fixed]))[0, 1].item()
 
     rho = correlation(torch.arange(count))
+    if math.isnan(rho):
+        return RankCorrelation(rho, 1.0, int(others.sum()), families)
     at_least = [correlation(order) >= rho - 1e-12 for order in _permutations(count)]
     return RankCorrelation(rho, sum(at_least) / len(at_least), int(others.sum()), families)
 

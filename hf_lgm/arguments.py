@@ -107,7 +107,7 @@ class LoadingArguments:
     """Where files go and how images are read, where nothing is distilled; as in [`LGMConfig`]."""
 
     output_dir: str = field(default="", metadata={"help": "Where everything is written."})
-    seed: int = field(default=42, metadata={"help": "Draws samples and random images."})
+    seed: int = field(default=42, metadata={"help": "Draws samples of the dataset, and a random baseline."})
     use_cpu: bool = field(default=False, metadata={"help": "Use no accelerator."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass."})
     dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
@@ -155,7 +155,8 @@ class DataArguments:
             ValueError: If a dataset is given without a backbone.
         """
         if self.dataset is None:
-            return DEMO_DATASET if set(models) <= set(DEMO_MODELS) else DEFAULT_DATASET
+            names = {model.partition("@")[0] for model in models}
+            return DEMO_DATASET if names <= set(DEMO_MODELS) else DEFAULT_DATASET
         if not models:
             raise ValueError(
                 "--dataset needs a --model to see it through: a folder, or a Hub id such as facebook/dinov2-base."

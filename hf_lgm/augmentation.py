@@ -32,6 +32,11 @@ class ViewSettings:
     noise_mean: float = 0.0
     noise_probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            found = list(self.crop_scale)
+            raise ValueError(f"crop_scale must be two areas 0 < smallest <= largest <= 1, found {found}.")
+
     def without_noise(self) -> "ViewSettings":
         """The views that a probe is trained on: flip and crop only."""
         return replace(self, noise_probability=0.0)

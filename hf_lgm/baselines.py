@@ -41,12 +41,12 @@ def select_baseline(
         kind (`str`): `"random"`: drawn by the seed. `"centroid"`: nearest to their class mean (paper, section 4).
             `"neighbor"`: most similar to the images of a distilled set (paper, section 4), by cosine. `"kmeans"`:
             nearest to the centres of k-means clusters of the class. `"herding"`: one after the other, so that their
-            mean stays nearest to the class mean (arXiv 1205.2046, as in iCaRL). `"matched"`: see [`matched_rows`],
-            the best real set by the objective of the distillation. With one image per class `"kmeans"` and
-            `"herding"` are `"centroid"`.
+            mean stays nearest to the class mean (arXiv 1205.2046, as in iCaRL). `"matched"`: the best by the objective
+            of the distillation that exchanging one image at a time reaches, see [`matched_rows`]. With one image per
+            class `"kmeans"` and `"herding"` are `"centroid"`.
         backbone ([`FrozenBackbone`] or `str`): What they are chosen through.
         train_dataset (`datasets.Dataset` or [`LabelledImages`]): What they are chosen from.
-        images_per_class (`int`, *optional*, defaults to 1): How many of each class.
+        images_per_class (`int`, *optional*, defaults to 1): How many of each class; neighbours are as the set.
         seed (`int`, *optional*, defaults to 0): Of the draw, the clusters and the random probes.
         neighbors_of ([`DistilledSet`] or `str`, *optional*): The set whose neighbours are meant.
         config (`dict`, *optional*): What the card says besides; its `settings` hold the views to train a probe on.
@@ -57,6 +57,10 @@ def select_baseline(
     Raises:
         ValueError: If there is no such kind, a class has too few images, or the pictures of a stream are gone.
     """
+    near = DistilledSet.from_pretrained(neighbors_of) if isinstance(neighbors_of, str) else neighbors_of
+    images_per_class = near.images_per_class if near else images_per_class
+    if images_per_class < 1:
+        raise ValueError(f"images_per_class must be at least 1, found {images_per_class}.")
     if kind not in get_args(BaselineKind):
         raise ValueError(f"The kind must be one of {', '.join(get_args(BaselineKind))}, found '{kind}'.")
     if (kind == "neighbor") != (neighbors_of is not None):
@@ -72,8 +76,7 @@ def select_baseline(
         rows = random_rows(images.labels, images.num_classes, images_per_class, seed)
     else:
         z = extract_features(backbone, images, accelerator, batch_size, num_workers).float()
-        if neighbors_of is not None:
-            near = DistilledSet.from_pretrained(neighbors_of) if isinstance(neighbors_of, str) else neighbors_of
+        if near is not None:
             labels = near.labels_as(images.class_names)
             rows = neighbor_rows(z, images.labels, _centre_features(backbone, near, batch_size), labels)
         else:

@@ -167,6 +167,8 @@ class _Moments:
 
     @classmethod
     def of(cls, z: torch.Tensor, y: torch.Tensor, num_classes: int) -> "_Moments":
+        if z.device.type == "mps":  # which has no float64
+            z, y = z.cpu(), y.cpu()
         counts = torch.bincount(y, minlength=num_classes).double()
         mean = z.mean(dim=0, dtype=torch.float64)
         sums = mean.new_zeros(num_classes, z.shape[1])

@@ -86,8 +86,14 @@ def default_output_dir(name: str, kind: str, model: str, images_per_class: int) 
     return f"outputs/{name}-{kind}-{Path(model).name}-ipc{images_per_class}"
 
 
-def prepare_output_dir(output_dir: str, overwrite: bool, resume: str | None = None) -> None:
+def prepare_output_dir(output_dir: str, overwrite: bool, resume: str | None = None, can_resume: bool = True) -> None:
     """Refuse to write over a run, unless it goes on or was given up; only our own files are ever removed.
+
+    Args:
+        output_dir (`str`): The folder.
+        overwrite (`bool`): Whether it was given up.
+        resume (`str`, *optional*): The checkpoint that it goes on at.
+        can_resume (`bool`, *optional*, defaults to `True`): Whether there is such a flag.
 
     Raises:
         ValueError: If there is one.
@@ -100,7 +106,8 @@ def prepare_output_dir(output_dir: str, overwrite: bool, resume: str | None = No
         for name in (*PUBLISHED_FILES, "comparison.png", "timelapse.gif"):
             (folder / name).unlink(missing_ok=True)
     elif found and not resume:
-        raise ValueError(f"{folder}: found {found[-1]}: add --resume_from_checkpoint auto or --overwrite")
+        advice = "--resume_from_checkpoint auto or --overwrite" if can_resume else "--overwrite"
+        raise ValueError(f"{folder}: found {found[-1]}: add {advice}")
 
 
 def run_script(main: Callable[[], None]) -> None:

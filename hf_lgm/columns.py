@@ -152,8 +152,8 @@ def check_same_classes(found: list[str], expected: list[str], what: str) -> None
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
         raise ValueError(
-            f"{what} other classes than the training images: missing {listed(missing) or 'none'}; additional "
-            f"{listed(extra) or 'none'}. Name the classes of both with --classes."
+            f"{what} other classes than the dataset: missing {listed(missing) or 'none'}; additional "
+            f"{listed(extra) or 'none'}. --classes names those of the dataset to use."
         )
 
 

@@ -76,6 +76,12 @@ class Comparison:
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
         return "\n".join(lines)
 
+    def leave_out(self, backbone: str, error: Exception) -> None:
+        """A backbone that failed: without results, and with what it said."""
+        logger.error("%s failed, and its column is left out: %s", backbone, error)
+        self.failures[backbone] = str(error)
+        self.results = [result for result in self.results if result.backbone != backbone]
+
     def warnings(self) -> list[str]:
         """Where a reader of the table should not be too pleased: transfer below a random real image."""
         mean = {(result.training_set, result.backbone): result.mean for result in self.results}
@@ -98,7 +104,7 @@ class Comparison:
         rows = [
             ComparisonRow(
                 _wrapped(name),
-                first_of_each(self.sets[name].dataset, shown),
+                first_of_each(self.sets[name].dataset, self.sets[name].labels_as(class_names), shown),
                 [top1[name, backbone] for backbone in backbones],
             )
             for name in names
@@ -145,34 +151,57 @@ def compare(
     Raises:
         ValueError: If a set has other classes than the images, or nothing could be evaluated.
     """
-    for images in sets.values():
-        images.labels_as(real.class_names)
-    for asked, known in ((baselines, get_args(BaselineKind)), (references, REFERENCES)):
-        if unknown := sorted(set(asked) - set(known)):
-            raise ValueError(f"Expected some of {', '.join(known)}; found {', '.join(unknown)}.")
-    if baselines and not train.is_streamed:
-        check_classes(train, max(images.images_per_class for images in sets.values()))
+    _check(sets, train, real, baselines, references)
     accelerator, protocol = accelerator or Accelerator(), protocol or ProbeProtocol()
     views = views or next(iter(sets.values())).views
+    if any(images.views.without_noise() != views.without_noise() for images in sets.values()):
+        logger.warning("The sets were made with different views: all probes are trained on %s", views)
     of_real, worked, comparison = None, [], Comparison(dict(sets), [])
     for backbone in backbones:
         evaluation = Evaluation(backbone, real, train, protocol, accelerator, batch_size, num_workers, cache)
         try:
             if of_real is None:
                 of_real = _real_sets(sets, baselines, evaluation, views)
+                logger.info("Real images are chosen through %s", backbone.name)
             rows = of_real | {name: [images] * protocol.seeds for name, images in sets.items()}
             comparison.results += [evaluation.probe(name, images, views) for name, images in rows.items()]
             comparison.results += [found for name in references if (found := evaluation.reference(name)) is not None]
             worked.append(evaluation)
-        except (ValueError, RuntimeError, OSError) as error:  # a model's own code, its memory, its files
-            logger.error("%s failed, and its column is left out: %s", backbone.name, error)
-            comparison.failures[backbone.name] = str(error)
-            comparison.results = [result for result in comparison.results if result.backbone != backbone.name]
+            evaluation.release()
+        except Exception as error:  # a model's own code may raise anything
+            if accelerator.num_processes > 1:  # the others wait for this one
+                raise
+            comparison.leave_out(backbone.name, error)
     if not worked:
         raise ValueError(f"No backbone could be evaluated: {'; '.join(comparison.failures.values())}")
     comparison.sets = {name: images[0] for name, images in (of_real or {}).items()} | sets
-    comparison.transfer = _transfer(sets, worked, comparison.results)
+    if "all real images" in references:
+        comparison.transfer = _transfer(sets, worked, comparison.results)
     return comparison
+
+
+def _check(
+    sets: dict[str, DistilledSet],
+    train: LabelledImages,
+    real: LabelledImages,
+    baselines: Sequence[str],
+    references: Sequence[str],
+) -> None:
+    """Refuse what can't be compared, before anything is encoded."""
+    for name, images in sets.items():
+        counts = torch.bincount(images.labels_as(real.class_names, f"'{name}' has"), minlength=real.num_classes)
+        if counts.min() != counts.max():
+            raise ValueError(
+                f"'{name}' has {counts.min()} to {counts.max()} images of a class: expected as many of each."
+            )
+    for asked, known in ((baselines, get_args(BaselineKind)), (references, REFERENCES)):
+        if unknown := sorted(set(asked) - set(known)):
+            raise ValueError(f"Expected some of {', '.join(known)}; found {', '.join(unknown)}.")
+    if baselines and not train.is_streamed:
+        try:
+            check_classes(train, max(images.images_per_class for images in sets.values()))
+        except ValueError as error:
+            raise ValueError(f"{error} --baselines none leaves real images out.") from error
 
 
 def _real_sets(
@@ -213,19 +242,24 @@ def _possible(baselines: Sequence[str], per_class: int, train: LabelledImages) -
 def _transfer(
     sets: dict[str, DistilledSet], worked: Sequence[Evaluation], results: Sequence[ProbeResult]
 ) -> TransferMatrix | None:
-    """Of the sets with as many images as the first, the first that each backbone made; `None` for fewer than two."""
-    distilled = {name: images for name, images in sets.items() if not images.is_real}
-    per_class = next(iter(sets.values())).images_per_class
-    made_by: dict[str, str] = {}
-    for name, images in distilled.items():
-        if images.images_per_class == per_class:
-            made_by.setdefault(images.config.get("backbone", {}).get("name", ""), name)
+    """Of the first distilled set of each backbone, with as many images per class as most backbones made.
+
+    `None` where fewer than two backbones made one.
+    """
+    names = {evaluation.backbone.name for evaluation in worked}
+    made: dict[int, dict[str, str]] = {}
+    for name, images in sets.items():
+        through = images.config.get("backbone", {}).get("name")
+        if not images.is_real and through in names:
+            made.setdefault(images.images_per_class, {}).setdefault(through, name)
+    made_by = max(made.values(), key=len, default={})
     chosen = [evaluation for evaluation in worked if evaluation.backbone.name in made_by]
     if len(chosen) < 2:
+        logger.info("No transfer matrix: the sets were not distilled through two of these backbones")
         return None
     top1 = {(result.training_set, result.backbone): result.mean for result in results}
-    names = [evaluation.backbone.name for evaluation in chosen]
-    return matrix_of(chosen, [[top1[made_by[through], on] for on in names] for through in names])
+    through = [evaluation.backbone.name for evaluation in chosen]
+    return matrix_of(chosen, [[top1[made_by[row], column] for column in through] for row in through])
 
 
 def _numbered(name: str, images_per_class: int) -> str:

@@ -213,8 +213,8 @@ class LGMConfig(TrainingArguments):
     @property
     def views(self) -> ViewSettings:
         """How views of the synthetic images are made."""
-        low, high = self.crop_scale
-        return ViewSettings(self.flip, (low, high), noise_std=self.noise_std, noise_mean=self.noise_mean)
+        areas: Any = tuple(self.crop_scale)
+        return ViewSettings(self.flip, areas, noise_std=self.noise_std, noise_mean=self.noise_mean)
 
     def check_streaming(self) -> None:
         """Refuse settings that need the real images more than once.
@@ -262,8 +262,7 @@ class LGMConfig(TrainingArguments):
                 )
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
-        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale must be two areas 0 < smallest <= largest <= 1, found {self.crop_scale}.")
+        _ = self.views  # refuses crops
         for name in ("noise_std", "probe_std", "learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")

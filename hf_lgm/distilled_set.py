@@ -141,14 +141,13 @@ class DistilledSet:
         """Class indices, of shape (n,)."""
         return torch.tensor(self.dataset["label"][:])
 
-    def labels_as(self, class_names: list[str]) -> torch.Tensor:
+    def labels_as(self, class_names: list[str], what: str = "The set has") -> torch.Tensor:
         """The labels, of shape (n,), as indices of these names.
 
         Raises:
-            ValueError: If its classes are others.
+            ValueError: If its classes are others; `what` is how that sentence begins.
         """
-        name = self.config.get("source", {}).get("name", "set")
-        check_same_classes(self.class_names, class_names, f"The images of the {name} have")
+        check_same_classes(self.class_names, class_names, what)
         return torch.tensor([class_names.index(name) for name in self.class_names])[self.labels]
 
     @property
@@ -156,7 +155,7 @@ class DistilledSet:
         """The views it was made with, which a probe should be trained on; the paper's where it does not say."""
         settings = self.config.get("settings", {})
         low, high = settings.get("crop_scale", ViewSettings.crop_scale)
-        return ViewSettings(flip=settings.get("flip", ViewSettings.flip), crop_scale=(low, high))
+        return ViewSettings(settings.get("flip", ViewSettings.flip), (low, high))
 
     def pixels(self) -> torch.Tensor:
         """The 8-bit images as a tensor of shape (n, 3, size, size) with values in [0, 1]."""

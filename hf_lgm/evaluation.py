@@ -24,7 +24,7 @@ from .probe import ProbeProtocol, ViewFeatures, probe_logits, train_probes
 from .result_cache import cached_result
 from .results import EvalFeatures, ProbeResult
 from .streaming import StreamEncoder
-from .zero_shot import PROMPT, zero_shot_head
+from .zero_shot import PROMPT, NoTextError, zero_shot_head
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ REFERENCES = (
     "discriminant analysis",
     "all real images",
 )
+
+# So that some can be held out to choose by, and what is left has a covariance within classes.
+_MIN_PER_CLASS = 3
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,21 @@ class Evaluation:
     num_workers: int = 0
     cache: bool = False
 
+    def __post_init__(self) -> None:
+        if self.train is not None and self.train.class_names != self.real.class_names:
+            raise ValueError("The training images and those to score on number their classes differently.")
+
     def probe(self, name: str, sets: Sequence[DistilledSet], views: ViewSettings) -> ProbeResult:
         """Accuracy of linear probes that are trained on small sets, one set per seed, on views of the given kind."""
 
         def compute() -> ProbeResult:
             features = ViewFeatures(self.backbone, sets, views, self.batch_size)
-            y = sets[0].labels_as(self.real.class_names).to(self.scored.y)
-            W, b = train_probes(features, y, self.real.num_classes, self.protocol)
+            W, b = train_probes(features, y.to(self.scored.y), self.real.num_classes, self.protocol)
             return self.scored.result(name, self.backbone.name, protocol, probe_logits(W, b))
 
+        y = sets[0].labels_as(self.real.class_names)
+        if any(not torch.equal(images.labels_as(self.real.class_names), y) for images in sets):
+            raise ValueError(f"'{name}': sets for several seeds need the same classes in the same order.")
         views = views.without_noise()
         low, high = views.crop_scale
         protocol = f"{self.protocol.description}, crops of {low:g} to {high:g}{', flips' if views.flip else ''}"
@@ -95,12 +104,19 @@ class Evaluation:
             if not self.backbone.has_text:
                 return None
             described["train"] = [self.real.class_names, PROMPT]
+        if name in _CHOSEN and len(self.training_images) < _MIN_PER_CLASS * self.real.num_classes:
+            logger.warning("Too few training images to hold some out: no row '%s'", name)
+            return None
 
         def compute() -> ProbeResult:
             protocol, logits = self._fit(name)
             return self.scored.result(name, self.backbone.name, protocol, logits)
 
-        return self._result(name, described, compute)
+        try:
+            return self._result(name, described, compute)
+        except NoTextError as error:
+            logger.warning("No row '%s': %s", name, error)
+            return None
 
     def baseline(self, kind: str, images_per_class: int, **kwargs: Any) -> DistilledSet:
         """Real training images, chosen through this backbone; see [`select_baseline`]."""
@@ -140,6 +156,12 @@ class Evaluation:
         if self.train is None:
             raise ValueError("References are of all real training images: give Evaluation its `train`.")
         return self.train
+
+    def release(self) -> None:
+        """Let go of the training features, which are many, and of the backbone's place on the device."""
+        for name in ("z", "y"):
+            self.__dict__.pop(name, None)
+        self.backbone.to("cpu")
 
     def _extract(self, images: LabelledImages) -> torch.Tensor:
         self.backbone.to(self.accelerator.device)
@@ -231,7 +253,8 @@ def evaluate_probe(
 
 def _identity(images: LabelledImages) -> str:
     """What identifies images together with their classes and groups."""
-    digest = hashlib.sha256(f"{images.fingerprint} {images.image_column} {images.class_names}".encode())
+    names = f"{images.image_column} {images.class_names} {images.group_names}"
+    digest = hashlib.sha256(f"{images.fingerprint} {names}".encode())
     for numbers in (images.labels, images.groups):
         digest.update(b"" if numbers is None else numbers.numpy().tobytes())
     return digest.hexdigest()

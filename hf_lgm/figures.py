@@ -49,9 +49,8 @@ def evenly_sampled(num_classes: int, limit: int = 10) -> list[int]:
     return [i * num_classes // shown for i in range(shown)]
 
 
-def first_of_each(dataset: Dataset, classes: Sequence[int]) -> list[Image.Image]:
-    """The first image of each of these classes."""
-    labels = torch.tensor(dataset["label"][:])
+def first_of_each(dataset: Dataset, labels: torch.Tensor, classes: Sequence[int]) -> list[Image.Image]:
+    """The first image of each of these classes, by labels of shape (n,)."""
     rows = [int((labels == label).nonzero()[0, 0]) for label in classes]
     return [dataset[row]["image"].convert("RGB") for row in rows]
 

@@ -129,7 +129,7 @@ def align_classes(images: LabelledImages, class_names: list[str]) -> LabelledIma
         raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
     if images.class_names == class_names:
         return images
-    check_same_classes(images.class_names, class_names, "The evaluation images have")
+    check_same_classes(images.class_names, class_names, "The images to evaluate on have")
     return images.with_classes(class_names)
 
 

@@ -1,4 +1,6 @@
-"""The best real set: images chosen one after the other so that their gradient points where all images' points."""
+"""Real images chosen by the objective of the distillation: so that their gradient points where all images' points."""
+
+import logging
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ from .data import indices_by_class
 from .objectives import LabelledFeatures, balanced_weights, probe_gradient
 from .randomness import seeded_generator
 
+logger = logging.getLogger(__name__)
+
 _PROBES = 4
 _MAX_SWEEPS = 20
 
@@ -14,7 +18,7 @@ _MAX_SWEEPS = 20
 def matched_rows(
     z: torch.Tensor, y: torch.Tensor, num_classes: int, rows: torch.Tensor, probe_std: float = 0.01, seed: int = 0
 ) -> torch.Tensor:
-    """Rows that no exchange of one image for another of its class improves, of the shape of `rows`.
+    """Rows that no exchange of one image for another of its class improves, of the shape of `rows`: a local optimum.
 
     Coordinate descent on the objective of the distillation, `linear_gradient_matching`, averaged over a few random
     probes, with the centre view of each image for its views. The gradient of a set is the mean of its images', each
@@ -50,7 +54,10 @@ def matched_rows(
             for probe, rest in zip(probes, others, strict=True):
                 probe.total = rest + probe.gradient_of(rows[place : place + 1])
         if torch.equal(rows, before):
-            break
+            return rows
+    logger.warning(
+        "Matched images still change after %d sweeps over all of them: these are not yet the best", _MAX_SWEEPS
+    )
     return rows
 
 

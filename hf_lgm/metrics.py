@@ -6,7 +6,7 @@ import datasets
 import evaluate
 import torch
 
-from .scores import accuracy, macro_accuracy, subgroups, worst_group_accuracy
+from .scores import accuracy, macro_accuracy, subgroup_accuracies
 
 _CITATION = """@inproceedings{sagawa2020groupdro,
   title = {Distributionally Robust Neural Networks for Group Shifts},
@@ -58,7 +58,7 @@ class MacroAccuracy(_ImageMetric):
 class WorstGroupAccuracy(_ImageMetric):
     """Accuracy of the worst pair of class and group (Sagawa et al., 2020): `{"worst_group_accuracy": …}`.
 
-    `predictions`, `references` and `groups` are indices from 0.
+    `predictions`, `references` and `groups` are indices from 0; a group of -1 is none.
     """
 
     columns = {**_ImageMetric.columns, "groups": datasets.Value("int64")}
@@ -66,5 +66,5 @@ class WorstGroupAccuracy(_ImageMetric):
 
     def _compute(self, predictions: list[int], references: list[int], groups: list[int]) -> dict[str, float]:
         y = torch.tensor(references)
-        worst = worst_group_accuracy(torch.tensor(predictions) == y, subgroups(y, torch.tensor(groups)))
-        return {"worst_group_accuracy": worst.item()}
+        shares, _ = subgroup_accuracies(torch.tensor(predictions) == y, y, torch.tensor(groups))
+        return {"worst_group_accuracy": shares.amin().item()}

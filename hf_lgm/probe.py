@@ -1,6 +1,5 @@
 """Linear probes: trained on a small set of images, scored on real ones, over seeds."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -41,6 +40,11 @@ class ProbeProtocol:
     views: int = _BLOCK
     batch_size: int = 8192
     seeds: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("views", "batch_size", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"A probe protocol needs at least one of its {name}, found {getattr(self, name)}.")
 
     @classmethod
     def named(cls, name: str, learning_rate: float | None = None, seeds: int = 5) -> "ProbeProtocol":
@@ -85,26 +89,29 @@ class ViewFeatures:
         self, backbone: FrozenBackbone, sets: Sequence[DistilledSet], settings: ViewSettings, batch_size: int = 64
     ) -> None:
         self.backbone = backbone
-        self.pixels = [images.pixels() for images in sets]
+        decoded = {id(images): images.pixels() for images in sets}  # one set may stand for every seed
+        self.pixels = [decoded[id(images)] for images in sets]
         self.settings = settings.without_noise()
         self.batch_size = batch_size
-        self._block = functools.lru_cache(maxsize=1)(self._encode_block)
+        self._block, self._features = -1, torch.empty(0)
 
     def __call__(self, view: int) -> torch.Tensor:
         """Features of shape (seeds, n, D) of one view of each image."""
-        return self._block(view // _BLOCK)[:, :, view % _BLOCK]
+        if self._block != view // _BLOCK:
+            self._block, self._features = view // _BLOCK, torch.empty(0)  # the old block goes before the new one comes
+            encoded = [self._encode(pixels, seed, self._block) for seed, pixels in enumerate(self.pixels)]
+            self._features = torch.stack(encoded)
+        return self._features[:, :, view % _BLOCK]
 
     @torch.no_grad()
-    def _encode_block(self, block: int) -> torch.Tensor:
-        """Features of shape (seeds, n, _BLOCK, D)."""
-        return torch.stack([self._encode(pixels, seed, block) for seed, pixels in enumerate(self.pixels)])
-
     def _encode(self, pixels: torch.Tensor, seed: int, block: int) -> torch.Tensor:
+        """Features of shape (n, _BLOCK, D) of one seed's views."""
         images_per_batch, size, features = max(1, self.batch_size // _BLOCK), self.backbone.image_size, []
         for ids in torch.arange(len(pixels)).split(images_per_batch):
             chunk = pixels[ids].to(self.backbone.mean)
             views = random_views(chunk, ids.tolist(), _BLOCK, size, self.settings, seed, block, "probe views")
-            features.append(self.backbone(views).float().unflatten(0, (len(ids), _BLOCK)))
+            encoded = torch.cat([self.backbone(batch).float() for batch in views.split(self.batch_size)])
+            features.append(encoded.unflatten(0, (len(ids), _BLOCK)))
         return torch.cat(features)
 
 

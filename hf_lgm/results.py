@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .data import LabelledImages
-from .scores import accuracy, group_accuracies, macro_accuracy, subgroups, worst_group_accuracy
+from .scores import accuracy, group_accuracies, macro_accuracy, subgroup_accuracies
 
 # Numbers that are scored at a time, for each seed.
 _MAX_LOGITS = 2**24
@@ -118,16 +118,11 @@ class EvalFeatures:
         names = [self.class_names[label] for label in present.tolist()]
         per_class = dict(zip(names, _mean_percent(group_accuracies(hits, self.y)), strict=True))
         per_group = {}
-        if self.groups is not None and self.group_names is not None:
-            is_known = self.groups >= 0
-            pairs, known_hits = subgroups(self.y, self.groups)[is_known], hits[:, is_known]
-            scores["worst group"] = worst_group_accuracy(known_hits, pairs)
-            divisor = int(self.groups.amax()) + 1
-            names = [
-                f"{self.class_names[pair // divisor]} / {self.group_names[pair % divisor]}"
-                for pair in pairs.unique().tolist()
-            ]
-            per_group = dict(zip(names, _mean_percent(group_accuracies(known_hits, pairs)), strict=True))
+        if self.groups is not None and self.group_names is not None and (self.groups >= 0).any():
+            shares, pairs = subgroup_accuracies(hits, self.y, self.groups)
+            scores["worst group"] = shares.amin(dim=-1)
+            names = [f"{self.class_names[label]} / {self.group_names[group]}" for label, group in pairs]
+            per_group = dict(zip(names, _mean_percent(shares), strict=True))
         accuracies = {metric: (100 * values).tolist() for metric, values in scores.items()}
         return ProbeResult(training_set, backbone, protocol, accuracies, per_class, per_group)
 

@@ -25,11 +25,17 @@ def macro_accuracy(hits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return group_accuracies(hits, y).mean(dim=-1)
 
 
-def worst_group_accuracy(hits: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Smallest share of hits (…, N) in a group of shape (N,)."""
-    return group_accuracies(hits, groups).amin(dim=-1)
+def subgroup_accuracies(
+    hits: torch.Tensor, y: torch.Tensor, groups: torch.Tensor
+) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """Share of hits in each pair of class and group that occurs, of shape (…, G), and these pairs.
 
-
-def subgroups(y: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """One number for each pair of class and group, of shape (N,); -1 where the group is."""
-    return torch.where(groups < 0, groups, y * (groups.amax() + 1) + groups)
+    Args:
+        hits (`torch.Tensor`): Shape (…, N).
+        y (`torch.Tensor`): Shape (N,), classes.
+        groups (`torch.Tensor`): Shape (N,), groups; -1 for none, which is no group.
+    """
+    known = groups >= 0
+    count = int(groups.amax()) + 1
+    numbers = y[known] * count + groups[known]
+    return group_accuracies(hits[..., known], numbers), [divmod(pair, count) for pair in numbers.unique().tolist()]

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from .alignment import RankCorrelation, mutual_knn_alignment, rank_correlation
 from .backbone import FrozenBackbone
 from .data import LabelledImages
 from .distilled_set import DistilledSet
 from .evaluation import Evaluation
+from .loading import align_classes
 from .randomness import seeded_generator
 
 # Images that neighbours are sought among, drawn at random: the cost grows with the square of their number.
@@ -82,8 +84,8 @@ class TransferMatrix:
 def transfer_matrix(
     sets: Sequence[DistilledSet],
     backbones: Sequence[FrozenBackbone],
-    train_dataset: LabelledImages,
-    eval_dataset: LabelledImages,
+    train_dataset: LabelledImages | Dataset,
+    eval_dataset: LabelledImages | Dataset,
     **settings: Any,
 ) -> TransferMatrix:
     """Every set on every backbone.
@@ -91,11 +93,21 @@ def transfer_matrix(
     Args:
         sets (`Sequence[DistilledSet]`): M of them, each distilled through the backbone at its place.
         backbones (`Sequence[FrozenBackbone]`): M of them.
-        train_dataset ([`LabelledImages`]): All real training images, for the full-data probe.
-        eval_dataset ([`LabelledImages`]): What is scored on and aligned by.
+        train_dataset ([`LabelledImages`] or `datasets.Dataset`): All real training images, for the full-data probe.
+        eval_dataset ([`LabelledImages`] or `datasets.Dataset`): What is scored on and aligned by.
         settings (*optional*): As in [`Evaluation`]: `protocol`, `accelerator`, `batch_size`, `num_workers`, `cache`.
+
+    Raises:
+        ValueError: If there are not as many sets as backbones, or classes differ.
     """
-    evaluations = [Evaluation(backbone, eval_dataset, train_dataset, **settings) for backbone in backbones]
+    if len(sets) != len(backbones):
+        raise ValueError(f"Expected one set for each backbone, found {len(sets)} for {len(backbones)}.")
+    train, real = (
+        images if isinstance(images, LabelledImages) else LabelledImages.from_dataset(images)
+        for images in (train_dataset, eval_dataset)
+    )
+    real = align_classes(real, train.class_names)
+    evaluations = [Evaluation(backbone, real, train, **settings) for backbone in backbones]
 
     def top1(evaluation: Evaluation, images: DistilledSet) -> float:
         return evaluation.probe("distilled", [images] * evaluation.protocol.seeds, sets[0].views).mean

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from hf_lgm import select_baseline
+from hf_lgm import DistilledSet, select_baseline
 from hf_lgm.arguments import DataArguments, LoadingArguments, ModelArguments, without_folders
 from hf_lgm.augmentation import ViewSettings
 from hf_lgm.baselines import BaselineKind
@@ -24,7 +24,7 @@ class BaselineArguments:
 
     kind: BaselineKind = field(
         default="centroid",
-        metadata={"help": "'random', 'centroid', 'neighbor', 'kmeans', 'herding', or 'matched': the best real set."},
+        metadata={"help": "random, centroid, neighbor, kmeans, herding, or matched: by the objective itself."},
     )
     images_per_class: int = field(default=1, metadata={"help": "Images of each class."})
     neighbors_of: str | None = field(default=None, metadata={"help": "Set whose neighbours 'neighbor' means."})
@@ -39,18 +39,23 @@ def main() -> None:
     """Load, choose, write."""
     types = (ModelArguments, DataArguments, LoadingArguments, BaselineArguments)
     model_args, data_args, args, baseline_args = parse_arguments(types, __doc__, sys.argv[1:])
-    kind, per_class = baseline_args.kind, baseline_args.images_per_class
+    kind, per_class, near = baseline_args.kind, baseline_args.images_per_class, None
+    ViewSettings(baseline_args.flip, tuple(baseline_args.crop_scale))  # refuses crops
+    if baseline_args.neighbors_of is not None:
+        near = DistilledSet.from_pretrained(baseline_args.neighbors_of)
+        per_class = near.images_per_class
     dataset = data_args.choose(model_args.model)
     source = data_args.source(dataset)
     models = model_args.model or DEMO_MODELS[:1]
     if len(models) > 1:
         raise ValueError(f"Expected one --model to choose through, found {len(models)}: {', '.join(models)}.")
     folder = Path(args.output_dir or default_output_dir(source["name"], kind, models[0], per_class))
-    prepare_output_dir(str(folder), baseline_args.overwrite)
+    prepare_output_dir(str(folder), baseline_args.overwrite, can_resume=False)
     accelerator = Accelerator(cpu=args.use_cpu)
     backbones = model_args.load(models)
     train, _ = data_args.load(dataset, backbones, args, per_class)
-    settings = {name: getattr(baseline_args, name) for name in ("images_per_class", "flip", "crop_scale")}
+    views = {"flip": baseline_args.flip, "crop_scale": baseline_args.crop_scale}
+    settings = {"images_per_class": per_class, **views}
     command = " ".join(["python scripts/baselines.py", *map(without_folders, sys.argv[1:])])
     chosen = select_baseline(
         kind,
@@ -58,7 +63,7 @@ def main() -> None:
         train,
         per_class,
         seed=args.seed,
-        neighbors_of=baseline_args.neighbors_of,
+        neighbors_of=near,
         config={"settings": settings, "source": {**source, "num_images": len(train)}, "command": command},
         accelerator=accelerator,
         batch_size=args.per_device_eval_batch_size,

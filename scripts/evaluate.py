@@ -21,6 +21,7 @@ from hf_lgm.baselines import BaselineKind
 from hf_lgm.cli import parse_arguments, run_script
 from hf_lgm.comparison import Comparison, compare
 from hf_lgm.demo import DEMO_MODELS
+from hf_lgm.distilled_set import DATA_FILE
 from hf_lgm.evaluation import REFERENCES
 from hf_lgm.plots import save_transfer
 from hf_lgm.probe import ProbeProtocol, ProtocolName
@@ -67,12 +68,14 @@ class EvaluateArguments:
         """The views that all probes are trained on."""
         flip = first.views.flip if self.flip is None else self.flip
         crop_scale = self.crop_scale or first.views.crop_scale
-        return dataclasses.replace(first.views, flip=flip, crop_scale=(crop_scale[0], crop_scale[-1]))
+        return dataclasses.replace(first.views, flip=flip, crop_scale=tuple(crop_scale))
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """The table as Markdown and JSON, per class and group, and the pictures."""
+    """The table as Markdown and JSON, per class and group, and the pictures; over those of an earlier table."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("transfer.png", "transfer.json"):
+        (folder / name).unlink(missing_ok=True)
     sections = [f"## {metric}\n\n{comparison.table(metric)}\n" for metric in comparison.metrics]
     if comparison.transfer:
         sections.append(f"## transfer\n\n{comparison.transfer.table()}\n")
@@ -91,8 +94,12 @@ def main() -> None:
     types = (ModelArguments, DataArguments, LoadingArguments, EvaluateArguments)
     model_args, data_args, args, evaluate_args = parse_arguments(types, __doc__, sys.argv[1:])
     sets = evaluate_args.load_sets()
-    first = next(iter(sets.values()))
+    views = evaluate_args.views(next(iter(sets.values())))
+    protocol = ProbeProtocol.named(evaluate_args.protocol, evaluate_args.eval_learning_rate, evaluate_args.eval_seeds)
     dataset = data_args.choose(model_args.model)
+    folder = Path(args.output_dir or f"outputs/{data_args.source(dataset)['name']}-evaluation")
+    if (folder / DATA_FILE).exists():
+        raise ValueError(f"{folder} is a set, whose results a table would replace: give another --output_dir.")
     backbones, failures = model_args.load_each(model_args.model or DEMO_MODELS)
     accelerator = Accelerator(cpu=args.use_cpu)
     most = max(images.images_per_class for images in sets.values())
@@ -104,17 +111,14 @@ def main() -> None:
         real,
         baselines=[kind for kind in evaluate_args.baselines if kind != "none"],
         references=[name for name in evaluate_args.references if name != "none"],
-        views=evaluate_args.views(first),
-        protocol=ProbeProtocol.named(
-            evaluate_args.protocol, evaluate_args.eval_learning_rate, evaluate_args.eval_seeds
-        ),
+        views=views,
+        protocol=protocol,
         accelerator=accelerator,
         batch_size=args.per_device_eval_batch_size,
         num_workers=args.dataloader_num_workers,
     )
     comparison.failures |= failures
     if accelerator.is_main_process:
-        folder = Path(args.output_dir or f"outputs/{data_args.source(dataset)['name']}-evaluation")
         write(comparison, folder)
         for metric in (name for name in comparison.metrics if name != "top-5"):
             print(f"\n{metric.capitalize()} on {len(real):,} images, in percent:\n\n{comparison.table(metric)}")

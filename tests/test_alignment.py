@@ -54,6 +54,13 @@ def test_rank_correlation_is_spearmans_and_p_is_of_permuted_backbones(count, mon
         assert 1 / 500 <= found.p < 0.05
 
 
+def test_nothing_to_correlate():
+    found = rank_correlation(torch.ones(4, 4), torch.rand(4, 4), families=2)
+    assert found.p == 1 and "nothing to correlate" in found.claim
+    with pytest.raises(ValueError, match="at least two"):
+        mutual_knn_alignment(torch.ones(1, 4), torch.ones(1, 4))
+
+
 def test_no_claim_of_few_pairs_or_of_one_family():
     assert "no claim below 12 pairs or 2 families" in RankCorrelation(0.9, 0.01, 6, 3).claim
     assert "no claim below 12 pairs or 2 families" in RankCorrelation(0.9, 0.01, 12, 1).claim

@@ -90,7 +90,8 @@ def test_a_baseline_is_a_set_like_a_distilled_one(kind, backbone, train_images, 
 def test_neighbours_of_a_set_of_real_images_are_those_images(backbone, train_images, tmp_path):
     chosen = select_baseline("random", backbone, train_images, 2)
     folder = str(chosen.save_pretrained(tmp_path))
-    near = select_baseline("neighbor", backbone, train_images, 2, neighbors_of=folder)
+    near = select_baseline("neighbor", backbone, train_images, neighbors_of=folder)
+    assert near.config["baseline"]["images_per_class"] == 2
     assert near.dataset["source_index"][:] == chosen.dataset["source_index"][:]
 
 
@@ -99,10 +100,12 @@ def test_what_can_not_be_chosen_is_refused(backbone, train_images):
         select_baseline("best", backbone, train_images)
     with pytest.raises(ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'"):
         select_baseline("centroid", backbone, train_images, 9)
+    with pytest.raises(ValueError, match="images_per_class must be at least 1, found 0"):
+        select_baseline("random", backbone, train_images, 0)
     with pytest.raises(ValueError, match="--kind neighbor and --neighbors_of SET belong together"):
         select_baseline("neighbor", backbone, train_images)
     other = select_baseline("random", backbone, LabelledImages.from_dataset(make_dataset(classes=2)))
-    with pytest.raises(ValueError, match="have other classes than the training images: missing class 2"):
+    with pytest.raises(ValueError, match="The set has other classes than the dataset: missing class 2"):
         select_baseline("neighbor", backbone, train_images, neighbors_of=other)
 
 

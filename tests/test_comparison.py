@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from conftest import SIDE, make_dataset, make_vit
+from PIL import Image as PILImage
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, ProbeProtocol, transfer_matrix
 from hf_lgm.alignment import mutual_knn_alignment
 from hf_lgm.comparison import compare
+from hf_lgm.figures import _CELL, _GAP, _HEADER, _LABEL_WIDTH
 from hf_lgm.plots import save_transfer
 
 QUICK = ProbeProtocol(epochs=30, learning_rate=1e-2, seeds=2)
@@ -94,16 +97,69 @@ def test_a_backbone_that_fails_leaves_the_others_columns(backbones, train_images
         compare(sets, [broken], train_images, real, protocol=QUICK)
 
 
+class Raises(torch.nn.Module):
+    """What the model of another library may do."""
+
+    tries = 1
+
+    def forward(self, pixels):
+        Raises.tries -= 1
+        if Raises.tries < 0:
+            raise KeyError("no such thing")
+        return pixels.flatten(1)
+
+
+def test_whatever_a_model_raises(backbones, train_images, real):
+    broken = FrozenBackbone(Raises(), Preprocessing(SIDE, resize_ratio=1.0), name="broken")
+    comparison = compare({"a": make_set(backbones[0])}, [backbones[0], broken], train_images, real, protocol=QUICK)
+    assert list(comparison.failures) == ["broken"] and comparison.backbones == ["vit-0"]
+
+
+def test_the_picture_has_each_class_under_its_name(backbones, train_images, real, tmp_path):
+    """Though one of the sets numbers them otherwise."""
+    names = [f"class {label}" for label in range(3)]
+    pixels = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, SIDE, SIDE)
+    sets = {
+        "a": DistilledSet.from_pixels(pixels, [0, 1, 2], names),
+        "b": DistilledSet.from_pixels(pixels.flip(0), [0, 1, 2], names[::-1]),
+    }
+    comparison = compare(sets, backbones[:1], train_images, real, baselines=[], references=[], protocol=QUICK)
+    picture = np.array(PILImage.open(comparison.save_picture(tmp_path / "c.png", comparison.backbones)))
+    rows = [picture[_HEADER + (_CELL + _GAP) * row + _CELL // 2] for row in range(2)]
+    columns = [_LABEL_WIDTH + (_CELL + _GAP) * column + _CELL // 2 for column in range(3)]
+    assert [[int(row[column][0]) for column in columns] for row in rows] == [[0, 128, 255], [0, 128, 255]]
+
+
 def test_bad_input_is_refused_before_anything_is_encoded(train_images, real, backbones):
     Fails.tries = 1
     broken = FrozenBackbone(Fails(), Preprocessing(SIDE, resize_ratio=1.0), name="broken")
     other = DistilledSet.from_pixels(torch.rand(2, 3, SIDE, SIDE), [0, 1], ["class 0", "class x"])
-    with pytest.raises(ValueError, match="missing class 1, class 2; additional class x"):
+    with pytest.raises(
+        ValueError, match="'other' has other classes than the dataset: missing class 1, class 2; additional class x"
+    ):
         compare({"other": other}, [broken], train_images, real)
-    with pytest.raises(ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'"):
+    with pytest.raises(
+        ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'. --base"
+    ):
         compare({"a": make_set(backbones[0], 0, 9)}, [broken], train_images, real)
+    uneven = DistilledSet.from_pixels(torch.rand(4, 3, SIDE, SIDE), [0, 0, 1, 2], real.class_names)
+    with pytest.raises(ValueError, match="'uneven' has 1 to 2 images of a class: expected as many of each"):
+        compare({"uneven": uneven}, [broken], train_images, real)
     with pytest.raises(ValueError, match="Expected some of random, centroid, .*; found best"):
         compare({"a": make_set(backbones[0])}, [broken], train_images, real, baselines=["best"])
+
+
+def test_transfer_takes_the_number_of_images_that_most_backbones_made(backbones, train_images, real):
+    sets = {"five": make_set(backbones[0], 2, 5), "a": make_set(backbones[0]), "b": make_set(backbones[1], 1)}
+    settings = {"baselines": [], "protocol": QUICK}
+    matrix = compare(sets, backbones, train_images, real, **settings).transfer
+    assert matrix.backbones == ["vit-0", "vit-1"]
+    assert compare({"a": sets["a"]}, backbones, train_images, real, **settings).transfer is None
+
+
+def test_transfer_needs_a_set_for_each_backbone(backbones, train_images, real):
+    with pytest.raises(ValueError, match="one set for each backbone, found 1 for 3"):
+        transfer_matrix([make_set(backbones[0])], backbones, train_images, real)
 
 
 def test_transfer_matrix(backbones, train_images, real, tmp_path):
@@ -124,6 +180,4 @@ def test_transfer_matrix(backbones, train_images, real, tmp_path):
 
 
 def _array(images, row):
-    import numpy as np
-
     return np.array(images.image(row)).transpose(2, 0, 1)

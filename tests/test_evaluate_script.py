@@ -80,8 +80,14 @@ def test_a_model_that_can_not_be_loaded_leaves_the_others_columns(run, with_sets
         ([], "--sets names what to evaluate"),
         (["--sets", "./absent"], "there is no folder './absent'"),
         (["--sets", "random", "--protocol", "paper", "--baselines", "best"], "found best"),
-        (["--sets", "random", "--classes", "class 0", "class 1"], "other classes than the training images"),
+        (
+            ["--sets", "random", "--classes", "class 0", "class 1"],
+            "'random' has other classes than the dataset: missing none; additional class 2",
+        ),
         (["--sets", "random", "--eval_split", "nothing"], "there is no split 'nothing'"),
+        (["--sets", "random", "--crop_scale", "0.3"], "crop_scale must be two areas"),
+        (["--sets", "random", "--eval_seeds", "0"], "at least one of its seeds, found 0"),
+        (["--sets", "random", "--output_dir", "matched"], "matched is a set, whose results a table would replace"),
     ],
 )
 def test_errors_are_one_sentence(run, with_sets, flags, message):
@@ -104,13 +110,11 @@ def test_sets_of_other_class_names(run, with_sets, tmp_path):
 
 
 def test_baselines_refuse_what_they_can_not_choose(run, with_sets):
-    assert (
-        "images_per_class=9 is more than the 8"
-        in run("baselines.py", *with_sets, "--images_per_class", "9", "--output_dir", "nine")[1]
-    )
-    assert (
-        "add --resume_from_checkpoint auto or --overwrite"
-        in run("baselines.py", *with_sets, "--output_dir", "random")[1]
-    )
+    _, error = run("baselines.py", *with_sets, "--images_per_class", "9", "--output_dir", "nine")
+    assert "images_per_class=9 is more than the 8" in error
+    _, error = run("baselines.py", *with_sets, "--crop_scale", "0.3", "--output_dir", "crops")
+    assert "crop_scale must be two areas" in error
+    _, error = run("baselines.py", *with_sets, "--output_dir", "random")
+    assert "random: found data/train-00000-of-00001.parquet: add --overwrite\n" in error
     printed, error = run("baselines.py", *with_sets, "--output_dir", "random", "--overwrite")
     assert error is None and "random/preview.png" in printed

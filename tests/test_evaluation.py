@@ -1,5 +1,6 @@
 """Probes and references through one backbone: computed once, kept by content."""
 
+import dataclasses
 import json
 
 import pytest
@@ -76,11 +77,21 @@ def test_everything_that_decides_a_result_is_in_its_key(evaluation, backbone, re
     assert count(protocol=ProbeProtocol(epochs=50, learning_rate=1e-2, seeds=1)) == 4
     assert count(images=evaluation.baseline("random", 1, seed=1)) == 5
     assert count(views=images.views.__class__(flip=False)) == 6
+    assert count(real=dataclasses.replace(real, labels=real.labels.flip(0))) == 7
+    assert count(real=dataclasses.replace(real, groups=real.labels, group_names=list("abc"))) == 8
+    assert count(real=dataclasses.replace(real, groups=real.labels, group_names=list("abd"))) == 9
     evaluation.reference("nearest class mean")
     Evaluation(backbone, real, train_images.select(torch.arange(20)), QUICK, cache=True).reference(
         "nearest class mean"
     )
-    assert len(list(kept.glob("*.json"))) == 8
+    assert len(list(kept.glob("*.json"))) == 11
+
+
+def test_other_code_does_not_find_the_results(evaluation, kept, monkeypatch):
+    evaluation.reference("nearest class mean")
+    monkeypatch.setattr("hf_lgm.result_cache._code", lambda: "changed")
+    evaluation.reference("nearest class mean")
+    assert len(list(kept.glob("*.json"))) == 2
 
 
 def test_a_damaged_result_is_computed_again(evaluation, kept, caplog):
@@ -118,6 +129,30 @@ def test_the_order_of_class_names_does_not_matter(backbone, real, train_images):
     )
 
 
+def test_training_images_must_number_classes_alike(backbone, real, train_images):
+    with pytest.raises(ValueError, match="number their classes differently"):
+        Evaluation(backbone, real, train_images.with_classes(["class 2", "class 0", "class 1"]))
+
+
+def test_sets_of_several_seeds_must_have_one_order(backbone, real, train_images):
+    images = select_baseline("centroid", backbone, train_images)
+    other = select_baseline("centroid", backbone, train_images.with_classes(["class 2", "class 0", "class 1"]))
+    with pytest.raises(ValueError, match="'set': sets for several seeds need the same classes in the same order"):
+        Evaluation(backbone, real, None, QUICK).probe("set", [images, other], images.views)
+
+
+def test_too_few_images_to_choose_by(backbone, real, train_images, caplog):
+    two_of_each = Evaluation(backbone, real, train_images.balanced_sample(6, 0), QUICK)
+    assert two_of_each.reference("discriminant analysis") is None and "Too few training images" in caplog.text
+    assert two_of_each.reference("nearest class mean").mean > 80
+
+
+def test_released_features_come_back(evaluation):
+    z = evaluation.z
+    evaluation.release()
+    assert "z" not in evaluation.__dict__ and torch.equal(evaluation.z, z)
+
+
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
     """A small CLIP with a tokenizer of whole words."""
@@ -134,6 +169,14 @@ def clip_folder(tmp_path_factory):
         tokenizer_object=tokenizer, pad_token="[pad]", eos_token="[eos]", unk_token="[unk]"
     ).save_pretrained(folder)
     return str(folder)
+
+
+def test_without_a_tokenizer_there_is_no_zero_shot_row(clip_folder, real, train_images, tmp_path, caplog):
+    """Transformers makes a tokenizer of two words of such a folder, and all class names are alike."""
+    CLIPModel.from_pretrained(clip_folder).save_pretrained(tmp_path)
+    clip = FrozenBackbone.from_pretrained(str(tmp_path), image_size=SIDE, resize_ratio=1.0)
+    assert Evaluation(clip, real, train_images).reference("zero-shot text") is None
+    assert "No row 'zero-shot text'" in caplog.text
 
 
 def test_the_zero_shot_head_is_the_cosine_with_the_prompts(clip_folder, real, train_images):

@@ -63,6 +63,12 @@ def test_the_worst_group_is_that_of_class_and_group(logits):
     assert len(result.per_group) == len(first) == 14
 
 
+def test_groups_that_nobody_knows_are_no_metric(logits):
+    scores, y = logits
+    result = result_of(scores, y, groups=torch.full((210,), -1), group_names=["land", "water"])
+    assert "worst group" not in result.accuracies and result.per_group == {}
+
+
 def test_mean_std_and_rows():
     result = ProbeResult("set", "b", "how", {"top-1": [50.0, 60.0], "top-5": [90.0, 90.0]})
     assert (result.mean, result.std) == (55.0, 7.07)
