@@ -32,7 +32,7 @@ class ModelArguments:
 
     model: list[str] = field(
         default_factory=list,
-        metadata={"help": "Backbones: Hub ids, folders, or the demo's; NAME@SIDE sets the side of the images."},
+        metadata={"help": f"Hub ids, folders, or {' or '.join(DEMO_MODELS)}; NAME@SIDE sets the side of the images."},
     )
     feature_pooling: Pooling | None = field(
         default=None, metadata={"help": "cls, pooler, mean, gap or projection; asked of the model where not given."}
@@ -71,7 +71,7 @@ class ModelArguments:
             try:
                 backbones.append(self._load(name, number, torch.float32))
             except (OSError, ImportError, ValueError, RuntimeError) as error:
-                logger.error("%s failed, and its column is left out: %s", name, error)
+                logger.error("%s failed, and its column stays empty: %s", name, error)
                 failures[name] = str(error)
         if not backbones:
             raise ValueError(" ".join(failures.values()))

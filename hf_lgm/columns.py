@@ -39,12 +39,15 @@ class DataOptions:
 
 
 def find_image_column(features: Features, name: str | None) -> str:
-    """The named column, or the one of type `Image`.
+    """The named column, the one of type `Image`, or else the one of encoded bytes.
 
     Raises:
         ValueError: If it is not there, not of images, or not the only one.
     """
     if name is None:
+        encoded = [column for column, kind in features.items() if _is_encoded_image(kind)]
+        if len(encoded) == 1 and not any(isinstance(kind, datasets.Image) for kind in features.values()):
+            return encoded[0]
         return _only_column(features, datasets.Image, "image_column_name")
     _check_name(features, name, "image_column_name")
     if not isinstance(features[name], datasets.Image) and not _may_be_images(features[name]):
@@ -151,9 +154,11 @@ def check_same_classes(found: list[str], expected: list[str], what: str) -> None
     """
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
+        is_part = set(found) & set(expected)
+        advice = "--classes names those of the dataset to use." if is_part else "Is it another dataset's?"
         raise ValueError(
             f"{what} other classes than the dataset: missing {listed(missing) or 'none'}; additional "
-            f"{listed(extra) or 'none'}. --classes names those of the dataset to use."
+            f"{listed(extra) or 'none'}. {advice}"
         )
 
 
@@ -165,7 +170,8 @@ def listed(names: list[str], limit: int = 10) -> str:
 def _only_column(features: Features, kind: type, flag: str) -> str:
     found = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(found) != 1:
-        layout = " A folder of images has one folder for each class." if not found else ""
+        no_labels = not found and kind is ClassLabel
+        layout = " A folder of images has one folder for each class." if no_labels else ""
         raise ValueError(
             f"Expected one column of type {kind.__name__}, found {len(found)}. Columns: {_listed_columns(features)}. "
             f"Name one with --{flag}.{layout}"
@@ -186,8 +192,13 @@ def _is_class(feature: Any) -> bool:
 
 def _may_be_images(feature: Any) -> bool:
     """Whether `datasets` can read a column as images: paths, encoded bytes, or both."""
+    return _is_encoded_image(feature) or (isinstance(feature, Value) and feature.dtype.endswith("string"))
+
+
+def _is_encoded_image(feature: Any) -> bool:
+    """Whether a column holds bytes, as files written without `datasets` do."""
     if isinstance(feature, Value):
-        return feature.dtype.endswith(("string", "binary"))
+        return feature.dtype.endswith("binary")
     return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
 
 

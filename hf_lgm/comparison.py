@@ -78,20 +78,21 @@ class Comparison:
 
     def leave_out(self, backbone: str, error: Exception) -> None:
         """A backbone that failed: without results, and with what it said."""
-        logger.error("%s failed, and its column is left out: %s", backbone, error)
+        logger.error("%s failed, and its column stays empty: %s", backbone, error)
         self.failures[backbone] = str(error)
         self.results = [result for result in self.results if result.backbone != backbone]
 
     def warnings(self) -> list[str]:
         """Where a reader of the table should not be too pleased: transfer below a random real image."""
-        mean = {(result.training_set, result.backbone): result.mean for result in self.results}
-        return [
-            f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there."
-            for (name, backbone), value in mean.items()
-            if name in self.sets
-            and not self.sets[name].is_real
-            and value < mean.get((_numbered(RANDOM, self.sets[name].images_per_class), backbone), 0)
-        ]
+        found = {(result.training_set, result.backbone): result for result in self.results}
+        worse = []
+        for (name, backbone), result in found.items():
+            if name not in self.sets or self.sets[name].is_real:
+                continue
+            random = found.get((_numbered(RANDOM, self.sets[name].images_per_class), backbone))
+            if random is not None and result.mean + result.std < random.mean:
+                worse.append(f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there.")
+        return worse
 
     def save_picture(self, path: Path, backbones: Sequence[str]) -> Path:
         """Real images and the distilled above each other, each row with its top-1 on these backbones."""
@@ -255,7 +256,8 @@ def _transfer(
     made_by = max(made.values(), key=len, default={})
     chosen = [evaluation for evaluation in worked if evaluation.backbone.name in made_by]
     if len(chosen) < 2:
-        logger.info("No transfer matrix: the sets were not distilled through two of these backbones")
+        if len(worked) > 1 and len(sets) > 1:
+            logger.info("No transfer matrix: the sets were not distilled through two of these backbones")
         return None
     top1 = {(result.training_set, result.backbone): result.mean for result in results}
     through = [evaluation.backbone.name for evaluation in chosen]

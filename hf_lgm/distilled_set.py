@@ -79,7 +79,7 @@ class DistilledSet:
         name_or_path = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
         folder = Path(name_or_path)
         if not folder.is_dir():
-            cached = must_use_cache(name_or_path, "dataset")
+            cached = must_use_cache(name_or_path, "dataset", "--sets")
             files = list(PUBLISHED_FILES)
             folder = Path(
                 snapshot_download(

@@ -30,8 +30,13 @@ def is_hub_reachable() -> bool:
     return True
 
 
-def must_use_cache(repo_id: str, repo_type: str) -> bool:
+def must_use_cache(repo_id: str, repo_type: str, flag: str | None = None) -> bool:
     """Whether a repository has to come from the local cache, because the Hub can't be reached.
+
+    Args:
+        repo_id (`str`): Its id, or a folder.
+        repo_type (`str`): `"model"` or `"dataset"`.
+        flag (`str`, *optional*): What a folder is given with; the type's own flag where not given.
 
     Raises:
         HubError: If it can't come from there either.
@@ -42,7 +47,8 @@ def must_use_cache(repo_id: str, repo_type: str) -> bool:
         raise HubError(
             f"The {repo_type} '{repo_id}' can't be fetched: {constants.ENDPOINT} can't be reached, there is no local "
             f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give a local folder with "
-            f"--{repo_type}, or run without arguments for the built-in demo, which needs no network."
+            f"{flag or f'--{repo_type}'}, or run scripts/distill.py without arguments for the built-in demo, which "
+            "needs no network."
         )
     logger.warning("%s can't be reached: using the cached copy of the %s '%s'", constants.ENDPOINT, repo_type, repo_id)
     return True

@@ -82,8 +82,8 @@ class TransferMatrix:
 
 
 def transfer_matrix(
-    sets: Sequence[DistilledSet],
-    backbones: Sequence[FrozenBackbone],
+    sets: Sequence[DistilledSet | str],
+    backbones: Sequence[FrozenBackbone | str],
     train_dataset: LabelledImages | Dataset,
     eval_dataset: LabelledImages | Dataset,
     **settings: Any,
@@ -91,28 +91,36 @@ def transfer_matrix(
     """Every set on every backbone.
 
     Args:
-        sets (`Sequence[DistilledSet]`): M of them, each distilled through the backbone at its place.
-        backbones (`Sequence[FrozenBackbone]`): M of them.
+        sets (`Sequence[DistilledSet | str]`): M of them, each distilled through the backbone at its place.
+        backbones (`Sequence[FrozenBackbone | str]`): M of them.
         train_dataset ([`LabelledImages`] or `datasets.Dataset`): All real training images, for the full-data probe.
         eval_dataset ([`LabelledImages`] or `datasets.Dataset`): What is scored on and aligned by.
         settings (*optional*): As in [`Evaluation`]: `protocol`, `accelerator`, `batch_size`, `num_workers`, `cache`.
 
     Raises:
-        ValueError: If there are not as many sets as backbones, or classes differ.
+        ValueError: If there are not as many sets as backbones, one stands at another's place, or classes differ.
     """
     if len(sets) != len(backbones):
         raise ValueError(f"Expected one set for each backbone, found {len(sets)} for {len(backbones)}.")
+    seen_through = [FrozenBackbone.wrap(backbone) for backbone in backbones]
+    distilled = [DistilledSet.from_pretrained(images) if isinstance(images, str) else images for images in sets]
+    for images, backbone in zip(distilled, seen_through, strict=True):
+        made_through = images.config.get("backbone", {}).get("name", backbone.name)
+        if made_through != backbone.name:
+            raise ValueError(
+                f"A set that was distilled through {made_through} stands at the place of {backbone.name}."
+            )
     train, real = (
         images if isinstance(images, LabelledImages) else LabelledImages.from_dataset(images)
         for images in (train_dataset, eval_dataset)
     )
     real = align_classes(real, train.class_names)
-    evaluations = [Evaluation(backbone, real, train, **settings) for backbone in backbones]
+    evaluations = [Evaluation(backbone, real, train, **settings) for backbone in seen_through]
 
     def top1(evaluation: Evaluation, images: DistilledSet) -> float:
-        return evaluation.probe("distilled", [images] * evaluation.protocol.seeds, sets[0].views).mean
+        return evaluation.probe("distilled", [images] * evaluation.protocol.seeds, distilled[0].views).mean
 
-    return matrix_of(evaluations, [[top1(e, images) for e in evaluations] for images in sets])
+    return matrix_of(evaluations, [[top1(e, images) for e in evaluations] for images in distilled])
 
 
 def matrix_of(evaluations: Sequence[Evaluation], accuracy: Sequence[Sequence[float]]) -> TransferMatrix:

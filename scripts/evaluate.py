@@ -71,12 +71,15 @@ class EvaluateArguments:
         return dataclasses.replace(first.views, flip=flip, crop_scale=tuple(crop_scale))
 
 
-def write(comparison: Comparison, folder: Path) -> None:
+def write(comparison: Comparison, folder: Path, heading: str) -> None:
     """The table as Markdown and JSON, per class and group, and the pictures; over those of an earlier table."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("transfer.png", "transfer.json"):
         (folder / name).unlink(missing_ok=True)
-    sections = [f"## {metric}\n\n{comparison.table(metric)}\n" for metric in comparison.metrics]
+    if (folder / "table.md").exists():
+        print(f"Replacing the table in {folder}: --output_dir keeps it")
+    sections = [f"# {heading}\n"]
+    sections += [f"## {metric}\n\n{comparison.table(metric)}\n" for metric in comparison.metrics]
     if comparison.transfer:
         sections.append(f"## transfer\n\n{comparison.transfer.table()}\n")
         save_transfer(comparison.transfer, folder / "transfer.png")
@@ -119,9 +122,11 @@ def main() -> None:
     )
     comparison.failures |= failures
     if accelerator.is_main_process:
-        write(comparison, folder)
+        probes = f"{evaluate_args.eval_seeds} probes each ({protocol.description})"
+        heading = f"{len(real):,} images of {data_args.source(dataset)['name']}, in percent, {probes}"
+        write(comparison, folder, heading)
         for metric in (name for name in comparison.metrics if name != "top-5"):
-            print(f"\n{metric.capitalize()} on {len(real):,} images, in percent:\n\n{comparison.table(metric)}")
+            print(f"\n{metric.capitalize()} on {heading}:\n\n{comparison.table(metric)}")
         if comparison.transfer:
             print(f"\nTop-1 (share of the probe on all real images; alignment):\n\n{comparison.transfer.table()}")
             print(f"\n{comparison.transfer.claim}")

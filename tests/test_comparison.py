@@ -1,6 +1,7 @@
 """Tables over sets and backbones, and the transfer matrix."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from PIL import Image as PILImage
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, ProbeProtocol, transfer_matrix
 from hf_lgm.alignment import mutual_knn_alignment
-from hf_lgm.comparison import compare
+from hf_lgm.comparison import Comparison, compare
 from hf_lgm.figures import _CELL, _GAP, _HEADER, _LABEL_WIDTH
 from hf_lgm.plots import save_transfer
+from hf_lgm.results import ProbeResult
 
 QUICK = ProbeProtocol(epochs=30, learning_rate=1e-2, seeds=2)
 
@@ -81,8 +83,17 @@ def test_sets_baselines_and_references_through_backbones(backbones, train_images
 def test_random_images_are_drawn_anew_for_each_seed(backbones, train_images, real):
     comparison = compare({"a": make_set(backbones[0])}, backbones[:1], train_images, real, protocol=QUICK)
     assert comparison.sets["random real images"].dataset["source_index"][:]
-    warnings = comparison.warnings()
-    assert warnings == ["'a' is worse than random real images on vit-0: do not use it there."]  # it is noise
+
+
+def test_transfer_below_random_images_is_warned_of(backbones):
+    results = [
+        ProbeResult("random real images", "vit-0", "", {"top-1": [50.0, 52.0]}),
+        ProbeResult("bad", "vit-0", "", {"top-1": [40.0, 41.0]}),
+        ProbeResult("within its spread", "vit-0", "", {"top-1": [48.0, 53.0]}),
+    ]
+    sets = {"bad": make_set(backbones[0]), "within its spread": make_set(backbones[0])}
+    warnings = Comparison(sets, results).warnings()
+    assert warnings == ["'bad' is worse than random real images on vit-0: do not use it there."]
 
 
 def test_a_backbone_that_fails_leaves_the_others_columns(backbones, train_images, real, caplog):
@@ -160,6 +171,15 @@ def test_transfer_takes_the_number_of_images_that_most_backbones_made(backbones,
 def test_transfer_needs_a_set_for_each_backbone(backbones, train_images, real):
     with pytest.raises(ValueError, match="one set for each backbone, found 1 for 3"):
         transfer_matrix([make_set(backbones[0])], backbones, train_images, real)
+    exchanged = [make_set(backbones[1]), make_set(backbones[0])]
+    with pytest.raises(ValueError, match="distilled through vit-1 stands at the place of vit-0"):
+        transfer_matrix(exchanged, backbones[:2], train_images, real)
+
+
+def test_transfer_takes_names_and_datasets(model_folder, splits, tmp_path):
+    images = make_set(SimpleNamespace(name="tiny-dinov2")).save_pretrained(tmp_path)
+    matrix = transfer_matrix([str(images)], [model_folder], splits["train"], splits["test"], protocol=QUICK)
+    assert matrix.backbones == ["tiny-dinov2"] and matrix.accuracy.shape == (1, 1)
 
 
 def test_transfer_matrix(backbones, train_images, real, tmp_path):

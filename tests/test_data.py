@@ -193,3 +193,15 @@ def test_groups_may_be_minus_one_or_missing():
         dataset_of([0, 1, 0, 1], ClassLabel(names=["a", "b"]), place=places), group_column_name="place"
     )
     assert (images.groups.tolist(), images.group_names) == ([0, 1, -1, 1], ["-1", "1"]) and len(images) == 4
+
+
+@pytest.mark.parametrize("kind", [Value("binary"), {"bytes": Value("binary"), "path": Value("string")}])
+def test_encoded_pictures_are_found_where_nothing_else_can_be_one(kind):
+    """As files that were not written by `datasets` hold them."""
+    stored = make_dataset(per_class=2).cast_column("image", Image(decode=False))["image"]
+    pictures = [picture if isinstance(kind, dict) else picture["bytes"] for picture in stored]
+    columns = {"picture": pictures, "category": ["a", "b"] * 3}
+    features = Features({"picture": kind, "category": Value("string")})
+    images = LabelledImages.from_dataset(Dataset.from_dict(columns, features=features))
+    assert images.image_column == "picture" and images.class_names == ["a", "b"]
+    assert images.image(4).tobytes() == make_dataset(per_class=2)[4]["image"].tobytes()

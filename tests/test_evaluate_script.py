@@ -79,6 +79,7 @@ def test_a_model_that_can_not_be_loaded_leaves_the_others_columns(run, with_sets
     [
         ([], "--sets names what to evaluate"),
         (["--sets", "./absent"], "there is no folder './absent'"),
+        (["--sets", "user/absent"], "Give a local folder with --sets"),
         (["--sets", "random", "--protocol", "paper", "--baselines", "best"], "found best"),
         (
             ["--sets", "random", "--classes", "class 0", "class 1"],
