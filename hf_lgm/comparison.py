@@ -110,7 +110,9 @@ class Comparison:
             )
             for name in names
         ]
-        columns = ["top-1"] if len(backbones) == 1 else [f"top-1 on\n{_short(backbone)}" for backbone in backbones]
+        columns = (
+            [f"top-1 on\n{textwrap.fill(_short(name), 14)}" for name in backbones] if len(backbones) > 1 else ["top-1"]
+        )
         return save_comparison(rows, [class_names[i] for i in shown], columns, path)
 
 

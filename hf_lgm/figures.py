@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 # Optimised images hardly compress: this many pixels of three bytes each stay under 2 MB as a PNG.
 PREVIEW_PIXELS = 640_000
 _MAX_COLUMNS = 10
-_CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER = 96, 4, 150, 110, 44
+_CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER, _LINE = 96, 4, 150, 110, 44, 18
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,17 @@ def save_comparison(
     """The rows above each other, class names on top, accuracies at the end."""
     scores_left = _LABEL_WIDTH + len(class_names) * (_CELL + _GAP) + 2 * _GAP
     width = scores_left + len(score_names) * _SCORE_WIDTH
-    canvas = Image.new("RGB", (width, _HEADER + len(rows) * (_CELL + _GAP)), "white")
+    header = max(_HEADER, _LINE * (1 + max(name.count("\n") + 1 for name in score_names)))
+    canvas = Image.new("RGB", (width, header + len(rows) * (_CELL + _GAP)), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
     for column, name in enumerate(class_names):
         left = _LABEL_WIDTH + column * (_CELL + _GAP)
-        draw.text((left, _HEADER - 20), _fitted(name, font, _CELL), fill="black", font=font)
+        draw.text((left, header - 20), _fitted(name, font, _CELL), fill="black", font=font)
     for column, name in enumerate(score_names):
         lines = "\n".join(_fitted(line, font, _SCORE_WIDTH - _GAP) for line in name.split("\n"))
         draw.multiline_text((scores_left + column * _SCORE_WIDTH, 4), lines, fill="black", font=font)
     for number, row in enumerate(rows):
-        top = _HEADER + number * (_CELL + _GAP)
+        top = header + number * (_CELL + _GAP)
         draw.multiline_text((4, top + _CELL // 3), row.title, fill="black", font=font)
         for column, image in enumerate(row.images):
             enlarged = image.resize((_CELL, _CELL), Image.Resampling.BICUBIC)
