@@ -1,6 +1,7 @@
 """The flags that all scripts share: which backbones and which real images."""
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,11 @@ from accelerate import Accelerator
 from .backbone import FrozenBackbone
 from .config import LGMConfig
 from .data import LabelledImages
-from .demo import DEMO_DATASET, DEMO_LICENSE, DEMO_MODELS
+from .demo import DEMO_DATASET, DEMO_MODELS
 from .hub import existing_path_or_id
 from .loading import load_images
 from .pooling import Pooling
+from .provenance import describe_source
 from .splits import is_streamable
 from .streaming import StreamEncoder
 
@@ -168,17 +170,25 @@ class DataArguments:
         """Whether the images are read only once."""
         return self.streaming and is_streamable(dataset)
 
-    def source(self, dataset: str) -> dict[str, str]:
-        """What the card says of the dataset."""
-        of_demo = DEMO_LICENSE if dataset == DEMO_DATASET else None
+    def source(self, dataset: str) -> dict[str, Any]:
+        """What the card says of the dataset; flags go before what it says of itself."""
+        said = describe_source(dataset)
+        if self.license:
+            said.pop("license_declared_by", None)
+        elif "license_declared_by" in said:
+            logger.info("Licence of %s: %s, declared by it, not verified", dataset, said["license"])
         source = {
             "dataset": without_folders(dataset),
             "name": self.dataset_name or Path(dataset).name,
-            "license": self.license or of_demo,
+            "config": self.dataset_config,
+            "image_column_name": self.image_column_name,
+            "label_column_name": self.label_column_name,
+            "has_selected_classes": bool(self.classes),
+            "license": self.license,
             "license_name": self.license_name,
             "license_link": self.license_link,
         }
-        return {name: value for name, value in source.items() if value}
+        return {**said, **{name: value for name, value in source.items() if value}}
 
     def load(
         self,
@@ -215,6 +225,16 @@ class DataArguments:
         )
 
 
-def without_folders(flag: str) -> str:
-    """A flag as it may be published: of a path its last part."""
-    return Path(flag).name if Path(flag.partition("@")[0]).exists() or Path(flag).is_absolute() else flag
+def without_folders(name: str) -> str:
+    """A name as it may be published: of a path its last part."""
+    return Path(name).name if Path(name.partition("@")[0]).exists() or Path(name).is_absolute() else name
+
+
+def published_command(launch: str, flags: Sequence[str]) -> str:
+    """A command as it may be published: of paths the last part, and no token."""
+    shown = []
+    for number, flag in enumerate(flags):
+        name, equals, value = flag.partition("=") if flag.startswith("--") else ("", "", flag)
+        is_secret = "token" in name or (number > 0 and "token" in flags[number - 1] and not name)
+        shown.append(f"{name}{equals}{'…' if is_secret and value else without_folders(value)}")
+    return shlex.join([*launch.split(), *shown])

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 from .architectures import call_model, prepare, takes_text, vision_config
 from .demo import demo_folder
 from .fingerprint import model_fingerprint
-from .hub import HubError, cached_commit, existing_path_or_id, must_use_cache
+from .hub import HubError, cached_commit, causes, existing_path_or_id, must_use_cache
 from .pooling import Pooling, default_pooling, pool
 from .preprocessing import Preprocessing
 
@@ -246,8 +246,7 @@ class FrozenBackbone(nn.Module):
 
 
 def _explain(error: OSError, name: str) -> OSError:
-    causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
+    if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
         return HubError(
             f"'{name}' is gated: ask for access at https://huggingface.co/{name}, then run `hf auth login`."
         )

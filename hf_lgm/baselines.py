@@ -1,5 +1,6 @@
 """Real images in the form of a distilled set: what it has to beat, from a random draw to the best real choice."""
 
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,7 +16,7 @@ from .distilled_set import DistilledSet
 from .features import extract_features
 from .loading import check_classes
 from .matched import matched_rows
-from .preprocessing import square, to_tensor
+from .preprocessing import DEFAULT_RESIZE_RATIO, Preprocessing, square, to_tensor
 from .randomness import seeded_generator
 from .versions import library_versions
 
@@ -173,6 +174,34 @@ def real_image_set(
     return DistilledSet.from_pixels(
         pixels / 255, chosen.labels.tolist(), images.class_names, config, chosen.rows.tolist()
     )
+
+
+def with_source_images(rows: DistilledSet, train: LabelledImages) -> DistilledSet:
+    """Real images again, of a set that was published without them.
+
+    Args:
+        rows ([`DistilledSet`]): The set; one that has its images is returned as it is.
+        train ([`LabelledImages`]): The train split of its source.
+
+    Raises:
+        ValueError: If these are not the images that were chosen.
+    """
+    if rows.has_images:
+        return rows
+    where = f"the train split of {rows.config.get('source', {}).get('dataset', 'its source')}"
+    if train.is_streamed:
+        raise ValueError(f"This set is rows of {where}, whose images a stream does not keep: leave --streaming out.")
+    wanted = torch.tensor(rows.dataset["source_index"][:])
+    if int(wanted.max()) >= len(train.source):
+        raise ValueError(f"This set has row {int(wanted.max())} of {where}; --dataset has {len(train.source)} rows.")
+    chosen = replace(train, rows=wanted, labels=rows.labels, class_names=rows.class_names, groups=None)
+    made = rows.config.get("backbone", {})
+    side, ratio = made.get("image_size", 224), made.get("resize_ratio", DEFAULT_RESIZE_RATIO)
+    size = Preprocessing(side).synthetic_size
+    rebuilt = real_image_set(chosen, torch.arange(len(wanted)), size, ratio, rows.config)
+    if rebuilt.fingerprint != rows.config.get("images_sha256", rebuilt.fingerprint):
+        raise ValueError(f"This set is rows of {where}, and --dataset has other images there: give the same revision.")
+    return rebuilt
 
 
 def _distinct_nearest(distances: torch.Tensor) -> torch.Tensor:

@@ -1,67 +1,268 @@
-"""The card of a set, rendered from its own data."""
+"""The card of a set, rendered from its own two JSON files: what it is, what it is worth, how it was made."""
 
-import json
+import re
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from huggingface_hub import DatasetCard, DatasetCardData
+import yaml
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from .demo import DEMO_DATASET, DEMO_MODELS
+from .provenance import is_hub_id
+from .results import CLASS_MEAN, top1_rows, worse_than_random
 
 PAPER = "https://arxiv.org/abs/2511.16674"
+_TEMPLATES = files("hf_lgm") / "templates"
+# Points of top-1 that the nearest class mean may be ahead without being mentioned.
+_FAR = 5.0
 
 
-def render_card(dataset: Dataset, config: dict[str, Any], results: list[dict[str, Any]]) -> str:
+def template(name: str) -> Path:
+    """The path of a template of this package."""
+    return Path(str(_TEMPLATES / name))
+
+
+def render_set_card(
+    config: dict[str, Any], results: Sequence[dict[str, Any]], repo_id: str, shows_comparison: bool = False
+) -> str:
     """The README of a set, with the metadata that `load_dataset` and the Hub read.
 
     Args:
-        dataset (`datasets.Dataset`): The images.
-        config (`dict`): How they were made; every part may be missing.
-        results (`list[dict]`): What was measured; may be empty.
+        config (`dict`): What `lgm_config.json` holds. All but its `dataset_info` may be missing.
+        results (`Sequence[dict]`): What `results.json` holds; may be empty.
+        repo_id (`str`): What it is loaded by: `user/name`, or a folder.
+        shows_comparison (`bool`, *optional*, defaults to `False`): Whether `comparison.png` lies beside the card.
     """
-    source = config.get("source", {})
-    backbone = config.get("backbone", {})
+    info, source, backbone = config["dataset_info"], config.get("source", {}), config.get("backbone", {})
+    columns = [feature["name"] for feature in info["features"]]
+    is_real, has_images = "source_index" in columns, "image" in columns
     name = source.get("name") or source.get("dataset", "unknown dataset")
-    is_real = "source_index" in dataset.features
-    done, through = "chosen" if is_real else "distilled", backbone.get("name", "an unknown backbone")
-    data = DatasetCardData(
-        pretty_name=f"{name}, {done} through {through}",
-        license=source.get("license", "unknown"),
-        license_name=source.get("license_name"),
-        license_link=source.get("license_link"),
-        task_categories=["image-classification"],
-        size_categories=[_size_category(len(dataset))],
-        annotations_creators=None if is_real else ["machine-generated"],
-        tags=["dataset-distillation", "linear-gradient-matching", "hf_lgm", *([] if is_real else ["synthetic"])],
-        dataset_info={
-            "features": dataset.features._to_yaml_list(),
-            "splits": [{"name": "train", "num_bytes": dataset.data.nbytes, "num_examples": len(dataset)}],
-        },
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
-    )
+    verb, through = "chosen" if is_real else "distilled", backbone.get("name", "an unknown backbone")
+    per_class = info["num_examples"] // info["num_classes"]
     card = DatasetCard.from_template(
-        data,
-        template_path=str(files("hf_lgm") / "templates" / "dataset_card.md"),
-        num_images=len(dataset),
-        num_classes=dataset.features["label"].num_classes,
+        _set_metadata(info, source, f"{name}, {verb} through {through}", is_real),
+        template_path=str(template("dataset_card.md")),
+        repo_id=repo_id,
+        source=plain(name),
+        through=plain(through),
+        num_images=f"{info['num_examples']:,}",
+        num_classes=f"{info['num_classes']:,}",
+        per_class=per_class,
+        columns=columns,
         is_real=is_real,
-        source=name,
-        backbone=backbone,
-        settings=json.dumps(config.get("settings", {}), indent=2),
-        command=config.get("command"),
-        versions=config.get("versions", {}),
-        results=[
-            {**row, **{key: _in_table(row[key]) for key in ("training_set", "backbone", "protocol")}}
-            for row in results
-        ],
+        has_images=has_images,
+        shows_comparison=shows_comparison,
+        kind=config.get("baseline", {}).get("kind", ""),
+        snippet=_snippet(repo_id, source, backbone),
+        warnings=_warnings(results, config.get("training_set", "distilled"), per_class, is_real),
+        tables=[result_table(results, metric) for metric in dict.fromkeys(row["metric"] for row in results)],
+        training_set=plain(config.get("training_set", "distilled")),
+        license=license_sentence(source),
+        citations=citations([through, source.get("dataset", ""), name]),
         paper=PAPER,
+        **how_it_was_made(config),
     )
     return str(card)
 
 
-def _in_table(text: str) -> str:
-    """Text that can't break a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
+def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]], repo_id: str) -> str:
+    """The README of a probe, with the metadata of a Hub model.
+
+    Args:
+        config (`dict`): What `lgm_config.json` holds, see [`ProbeModel`].
+        results (`Sequence[dict]`): What `results.json` holds; of the probes trained alike.
+        repo_id (`str`): What it is loaded by: `user/name`, or a folder.
+    """
+    source, backbone, is_native = config.get("source", {}), config["backbone"], config["is_native"]
+    name = source.get("name") or source.get("dataset", "unknown dataset")
+    top1 = next((row for row in results if row["metric"] == "top-1"), None)
+    data = ModelCardData(
+        license=config.get("license") or "unknown",
+        library_name="transformers" if is_native else "hf_lgm",
+        pipeline_tag="image-classification",
+        base_model=backbone["name"] if is_hub_id(backbone["name"]) else None,
+        datasets=[source["dataset"]] if is_hub_id(source.get("dataset", "")) else None,
+        tags=["hf_lgm", "linear-probe", "linear-gradient-matching", "dataset-distillation"],
+        model_name=Path(repo_id).name,
+        eval_results=[_eval_result(top1, source, name)] if top1 else None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(template("probe_card.md")),
+        repo_id=repo_id,
+        is_native=is_native,
+        source=plain(name),
+        through=plain(backbone["name"]),
+        dim=backbone["feature_size"],
+        num_images=f"{config['num_images']:,}",
+        num_classes=f"{len(config['class_names']):,}",
+        top1=f"{top1['mean']:.1f} ± {top1['std']:.1f}" if top1 else None,
+        num_seeds=top1["n_seeds"] if top1 else 0,
+        protocol=config["probe"],
+        declared="" if config.get("license") else "Unknown: the backbone's repository declares none.",
+        license=plain(config.get("license") or ""),
+        citations=citations([backbone["name"], source.get("dataset", ""), name]),
+        **how_it_was_made(config),
+    )
+    return str(card)
+
+
+def plain(text: str) -> str:
+    """Text that reads as it is in Markdown: on one line, without markup, in tables too."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(str(text).split()))
+
+
+def result_table(results: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """One metric as a table: training sets × backbones, with the words of its head and its cells."""
+    rows = [row for row in results if row["metric"] == metric]
+    backbones = list(dict.fromkeys(row["backbone"] for row in rows))
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        spread = f" ± {row['std']:.1f}" if row["n_seeds"] > 1 else ""
+        cells.setdefault(row["training_set"], {})[row["backbone"]] = f"{row['mean']:.1f}{spread}"
+    lines = [[plain(name), *(found.get(backbone, "") for backbone in backbones)] for name, found in cells.items()]
+    return {"metric": metric, "backbones": [plain(backbone) for backbone in backbones], "lines": lines}
+
+
+def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
+    """What the templates say of a run: `command`, `facts` and `init`."""
+    source, backbone, run = (config.get(name, {}) for name in ("source", "backbone", "run"))
+    settings = config.get("settings", {})
+    changed = {name: settings[name] for name in config.get("changed_settings", settings) if name in settings}
+    size = backbone.get("image_size")
+    facts = {
+        "real images": _linked(source.get("dataset"), "datasets/", source.get("revision"), source.get("num_images")),
+        "backbone": _linked(backbone.get("name"), "", backbone.get("revision"))
+        + (f", {backbone['architecture']}" if "architecture" in backbone else "")
+        + (f", {backbone['pooling']} features, {size} x {size} pixels" if size else ""),
+        "other than the defaults": ", ".join(f"`{name}={_value(value)}`" for name, value in changed.items()),
+        "seed": settings.get("seed", config.get("baseline", {}).get("seed")),
+        "run": f"{run['steps']} steps in {run['seconds']:.0f} s on {run['processes']} {run['device']} process(es)"
+        if run
+        else "",
+        "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
+    }
+    shown = {name: value for name, value in facts.items() if value not in (None, "")}
+    return {"command": config.get("command"), "facts": shown, "init": settings.get("init", "noise")}
+
+
+def license_sentence(source: dict[str, Any]) -> str:
+    """Under which terms the images may be used, as far as it is known."""
+    if not source.get("license"):
+        return "Unknown: nothing that was used says under which licence the real images are."
+    name = source.get("license_name") or source["license"]
+    text = f"[{plain(name)}]({source['license_link']})" if source.get("license_link") else plain(name)
+    declared = ", declared by the source repository, not verified" if source.get("license_declared_by") else ""
+    return f"That of the real images: {text}{declared}."
+
+
+def citations(names: Sequence[str]) -> list[str]:
+    """BibTeX of the paper, and of those backbones and datasets whose names we know."""
+    known: list[dict[str, Any]] = yaml.safe_load(template("citations.yaml").read_text(encoding="utf-8"))
+    said = " ".join(names).lower()
+    return [entry["bibtex"].strip() for entry in known if any(word in said for word in entry.get("names", [""]))]
+
+
+def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_real: bool) -> DatasetCardData:
+    made = [] if is_real else ["synthetic"]
+    split = {"name": "train", "num_bytes": info["num_bytes"], "num_examples": info["num_examples"]}
+    return DatasetCardData(
+        pretty_name=" ".join(title.split()),
+        license=source.get("license", "unknown"),
+        license_name=source.get("license_name"),
+        license_link=source.get("license_link"),
+        task_categories=["image-classification"],
+        size_categories=[_size_category(info["num_examples"])],
+        annotations_creators=None if is_real else ["machine-generated"],
+        source_datasets=[source["dataset"]] if is_hub_id(source.get("dataset", "")) else None,
+        tags=["dataset-distillation", "linear-gradient-matching", "hf_lgm", *made],
+        dataset_info={
+            "features": info["features"],
+            "splits": [split],
+            "download_size": info["download_size"],
+            "dataset_size": info["num_bytes"],
+        },
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
+    )
+
+
+def _eval_result(row: dict[str, Any], source: dict[str, Any], name: str) -> EvalResult:
+    return EvalResult(
+        task_type="image-classification",
+        dataset_type=source.get("dataset", name),
+        dataset_name=name,
+        dataset_split=source.get("eval_split"),
+        metric_type="accuracy",
+        metric_name=f"top-1, mean of {row['n_seeds']} probes trained alike",
+        metric_value=row["mean"],
+    )
+
+
+def _snippet(repo_id: str, source: dict[str, Any], backbone: dict[str, Any]) -> str:
+    """Code that loads the set and trains a probe on it, at most 15 lines."""
+    name, split = source.get("dataset", "DATASET"), source.get("eval_split") or source.get("split") or "test"
+    imports = ["from datasets import load_dataset"]
+    columns = [f"{key}={source[key]!r}" for key in ("image_column_name", "label_column_name") if key in source]
+    classes = ["classes=distilled.class_names"] if source.get("has_selected_classes") else []
+    ours = "DistilledSet, LabelledImages, evaluate_probe" if columns or classes else "DistilledSet, evaluate_probe"
+    if name == DEMO_DATASET:
+        imports.append(f"from hf_lgm import {ours}\nfrom hf_lgm.demo import load_digits_images")
+        loaded = 'test = load_digits_images()["test"]'
+    else:
+        imports.append(f"from hf_lgm import {ours}")
+        config = f"{source['config']!r}, " if source.get("config") else ""
+        where = "" if is_hub_id(name) else "  # the maker's folder"
+        loaded = f'test = load_dataset("{name}", {config}split="{split}"){where}'
+    lines = [
+        *imports,
+        "",
+        f'images = load_dataset("{repo_id}", split="train")  # columns image and label, nothing else needed',
+        "",
+        f'distilled = DistilledSet.from_pretrained("{repo_id}")',
+        loaded,
+    ]
+    if columns or classes:
+        lines.append(f"test = LabelledImages.from_dataset(test, {', '.join([*columns, *classes])})")
+    model = backbone.get("name", "")
+    where = "" if is_hub_id(model) or model in DEMO_MODELS else "  # the maker's folder"
+    lines.append(f'result = evaluate_probe("{model or "BACKBONE"}", distilled, test){where}')
+    lines.append('print(f"{result.mean:.1f} ± {result.std:.1f} %")')
+    return "\n".join(lines)
+
+
+def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_real: bool) -> list[str]:
+    """What a reader has to know before using the set."""
+    if is_real:
+        return []
+    found = [
+        f"Through {plain(name)} these images are worth less than as many random real ones: do not use them there."
+        for name in worse_than_random(results, own, per_class)
+    ]
+    means = top1_rows(results, CLASS_MEAN)
+    for name, row in top1_rows(results, own).items():
+        ahead = means[name]["mean"] - row["mean"] if name in means else 0.0
+        if ahead > _FAR:
+            found.append(
+                f"Through {plain(name)} the nearest class mean of all real images is {ahead:.1f} points ahead of "
+                "them: where the means can be had, they are the better summary."
+            )
+    return found
+
+
+def _linked(name: str | None, kind: str, revision: str | None, num_images: int | None = None) -> str:
+    if not name:
+        return ""
+    text = f"[{plain(name)}](https://huggingface.co/{kind}{name})" if is_hub_id(name) else plain(name)
+    images = f", {num_images:,} of them" if num_images else ""
+    return f"{text}{f' at `{revision[:12]}`' if revision else ''}{images}"
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _size_category(rows: int) -> str:
-    return "n<1K" if rows < 1000 else "1K<n<10K" if rows < 10_000 else "10K<n<100K"
+    limits = {1000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for limit, name in limits.items() if rows < limit), "1M<n<10M")

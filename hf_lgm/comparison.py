@@ -13,21 +13,20 @@ from accelerate import Accelerator
 
 from .augmentation import ViewSettings
 from .backbone import FrozenBackbone
-from .baselines import BaselineKind
+from .baselines import BaselineKind, with_source_images
 from .data import LabelledImages
 from .distilled_set import DistilledSet
 from .evaluation import REFERENCES, Evaluation
 from .figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
 from .loading import check_classes
 from .probe import ProbeProtocol
-from .results import ProbeResult
+from .results import RANDOM_IMAGES, ProbeResult, numbered, worse_than_random
 from .transfer import TransferMatrix, matrix_of
 
 logger = logging.getLogger(__name__)
 
 # As many columns of the Markdown table as there are backbones follow this one.
 _TITLE = "trained on"
-RANDOM = "random real images"
 _NAMES = {
     "centroid": "centroid real images",
     "kmeans": "k-means real images",
@@ -84,15 +83,13 @@ class Comparison:
 
     def warnings(self) -> list[str]:
         """Where a reader of the table should not be too pleased: transfer below a random real image."""
-        found = {(result.training_set, result.backbone): result for result in self.results}
-        worse = []
-        for (name, backbone), result in found.items():
-            if name not in self.sets or self.sets[name].is_real:
-                continue
-            random = found.get((_numbered(RANDOM, self.sets[name].images_per_class), backbone))
-            if random is not None and result.mean + result.std < random.mean:
-                worse.append(f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there.")
-        return worse
+        rows = [row for result in self.results for row in result.rows()]
+        return [
+            f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there."
+            for name, images in self.sets.items()
+            if not images.is_real
+            for backbone in worse_than_random(rows, name, images.images_per_class)
+        ]
 
     def save_picture(self, path: Path, backbones: Sequence[str]) -> Path:
         """Real images and the distilled above each other, each row with its top-1 on these backbones."""
@@ -154,6 +151,7 @@ def compare(
     Raises:
         ValueError: If a set has other classes than the images, or nothing could be evaluated.
     """
+    sets = {name: with_source_images(images, train) for name, images in sets.items()}
     _check(sets, train, real, baselines, references)
     accelerator, protocol = accelerator or Accelerator(), protocol or ProbeProtocol()
     views = views or next(iter(sets.values())).views
@@ -218,14 +216,14 @@ def _real_sets(
         for kind in _possible(baselines, per_class, evaluation.training_images):
             if kind == "random":
                 draws = [select(kind, seed=seed) for seed in range(evaluation.protocol.seeds)]
-                found[_numbered(RANDOM, per_class)] = draws
+                found[numbered(RANDOM_IMAGES, per_class)] = draws
             elif kind == "neighbor":
                 for name, images in sets.items():
                     if not images.is_real and images.images_per_class == per_class:
                         near = select(kind, neighbors_of=images)
                         found[f"neighbours of {name}"] = [near] * evaluation.protocol.seeds
             else:
-                found[_numbered(_NAMES[kind], per_class)] = [select(kind)] * evaluation.protocol.seeds
+                found[numbered(_NAMES[kind], per_class)] = [select(kind)] * evaluation.protocol.seeds
     return found
 
 
@@ -264,10 +262,6 @@ def _transfer(
     top1 = {(result.training_set, result.backbone): result.mean for result in results}
     through = [evaluation.backbone.name for evaluation in chosen]
     return matrix_of(chosen, [[top1[made_by[row], column] for column in through] for row in through])
-
-
-def _numbered(name: str, images_per_class: int) -> str:
-    return name if images_per_class == 1 else f"{name}, {images_per_class} per class"
 
 
 def _cell(result: ProbeResult, metric: str) -> str:

@@ -49,6 +49,9 @@ HONOURED = (
     "ddp_backend",
     "ddp_timeout",
     "local_rank",
+    "push_to_hub",
+    "hub_private_repo",
+    "hub_token",
 )
 
 _VIEWS_PER_CHUNK = 128
@@ -63,6 +66,7 @@ _INSTEAD = {
     "fp16": "bf16",
     "data_seed": "seed: it decides the order of the data too",
     "load_best_model_at_end": "nothing: choosing by evaluation would select on the test images",
+    "hub_model_id": "hub_dataset_id: the images are a dataset",
     "deepspeed": "plain data parallelism: there are no weights to shard",
     "fsdp": "plain data parallelism: there are no weights to shard",
 }
@@ -107,6 +111,8 @@ class LGMConfig(TrainingArguments):
         eval_protocol (`str`, *optional*, defaults to `"fast"`): How they are trained, `"fast"` or `"paper"`, see
             [`ProbeProtocol`].
         eval_learning_rate (`float`, *optional*): Another learning rate than the protocol's.
+        hub_dataset_id (`str`, *optional*): Repository `user/name` that the images are published in at the end of
+            training, with `push_to_hub`; `hub_private_repo` and `hub_token` as in Transformers.
 
     Raises:
         ValueError: If a value is out of its range, or an inherited field without meaning was moved.
@@ -164,6 +170,9 @@ class LGMConfig(TrainingArguments):
     )
     eval_learning_rate: float | None = field(
         default=None, metadata={"help": "Another learning rate of these probes than the protocol's."}
+    )
+    hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "Repository 'user/name' that --push_to_hub publishes the images in."}
     )
 
     def __post_init__(self) -> None:
@@ -233,8 +242,13 @@ class LGMConfig(TrainingArguments):
         """Everything that decides the result, as it goes into files: no paths, no logging."""
         names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in _parent_fields()]
         inherited = ["max_steps", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "bf16"]
-        without = ("chunk_size", "eval_seeds", "eval_protocol", "eval_learning_rate")
+        without = ("chunk_size", "eval_seeds", "eval_protocol", "eval_learning_rate", "hub_dataset_id")
         return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
+
+    def changed_settings(self) -> list[str]:
+        """Which of these are not at their defaults."""
+        fields_ = {f.name: f for f in dataclasses.fields(LGMConfig)}
+        return [name for name, value in self.own_settings().items() if value != _default(fields_[name])]
 
     def _check_inherited_fields(self) -> None:
         for name, default in ignored_fields().items():
@@ -250,6 +264,8 @@ class LGMConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}.")
+        if self.push_to_hub and not self.hub_dataset_id:
+            raise ValueError("push_to_hub needs to know where to: set hub_dataset_id to 'user/name'.")
         for name, choices in (
             ("parameterization", Parameterization),
             ("init", Initialization),
@@ -270,11 +286,11 @@ class LGMConfig(TrainingArguments):
 
 def ignored_fields() -> dict[str, Any]:
     """Inherited fields that may not be moved from their default, with that default."""
-    return {
-        f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
-        for f in dataclasses.fields(TrainingArguments)
-        if f.name not in HONOURED
-    }
+    return {f.name: _default(f) for f in dataclasses.fields(TrainingArguments) if f.name not in HONOURED}
+
+
+def _default(of: dataclasses.Field) -> Any:
+    return of.default if of.default_factory is dataclasses.MISSING else of.default_factory()
 
 
 def _parent_fields() -> set[str]:

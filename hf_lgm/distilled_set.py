@@ -4,6 +4,8 @@ import functools
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,22 +14,27 @@ from typing import Any
 import datasets
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HTTPError
 
 from .augmentation import ViewSettings
-from .card import render_card
+from .card import render_set_card
 from .columns import check_same_classes
 from .figures import save_preview
-from .hub import existing_path_or_id, must_use_cache
+from .hub import HubError, existing_path_or_id, explain, must_use_cache
 from .preprocessing import to_images, to_rgb, to_tensor
+from .provenance import reason_to_be_private
+from .publishing import CONFIG_FILE, HubRepository
 
 # Everything that a set consists of; what else lies in its folder is never read or published.
 DATA_FILE = "data/train-00000-of-00001.parquet"
-CONFIG_FILE = "lgm_config.json"
 RESULTS_FILE = "results.json"
 PREVIEW_FILE = "preview.png"
 CARD_FILE = "README.md"
 PUBLISHED_FILES = (CARD_FILE, DATA_FILE, PREVIEW_FILE, CONFIG_FILE, RESULTS_FILE)
+COMPARISON_FILE = "comparison.png"  # shows real images, so it is published only when asked for
+# What a stranger's repository may make us read.
+_MAX_BYTES = {DATA_FILE: 2**33, CONFIG_FILE: 2**26, RESULTS_FILE: 2**26}
 
 
 @dataclass
@@ -35,7 +42,8 @@ class DistilledSet:
     """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline.
 
     Args:
-        dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`), and `source_index` for real images.
+        dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`), and `source_index` for real images,
+            which may be without `image`: see [`~DistilledSet.without_images`].
         config (`dict`, *optional*): How it was made.
         results (`list[dict]`, *optional*): What was measured of it, as rows of [`ProbeResult`].
     """
@@ -65,7 +73,7 @@ class DistilledSet:
     def from_pretrained(
         cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None
     ) -> "DistilledSet":
-        """Read a set from a folder or from the Hub. Nothing in it is executed.
+        """Read a set from a folder or from the Hub. Nothing in it is executed; nothing else in it is read.
 
         Args:
             name_or_path (`str` or `Path`): A folder, or a Hub dataset id.
@@ -74,41 +82,111 @@ class DistilledSet:
 
         Raises:
             FileNotFoundError: If the folder or its data file is not there.
-            HubError: If the Hub can't be reached.
+            HubError: If the repository can't be had; the message says what to do.
+            ValueError: If what is there is not a set.
         """
-        name_or_path = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
-        folder = Path(name_or_path)
+        name = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
+        folder = Path(name)
         if not folder.is_dir():
-            cached = must_use_cache(name_or_path, "dataset", "--sets")
-            files = list(PUBLISHED_FILES)
-            folder = Path(
-                snapshot_download(
-                    name_or_path,
-                    repo_type="dataset",
-                    revision=revision,
-                    token=token,
-                    allow_patterns=files,
-                    local_files_only=cached,
-                )
-            )
+            folder = _fetch(name, revision, token)
         if not (folder / DATA_FILE).is_file():
-            raise FileNotFoundError(f"'{name_or_path}' is not a distilled set: it has no {DATA_FILE}.")
+            raise FileNotFoundError(f"'{name}' is not a distilled set: it has no {DATA_FILE}.")
+        for file, limit in _MAX_BYTES.items():
+            if (folder / file).is_file() and (folder / file).stat().st_size > limit:
+                raise ValueError(f"'{name}' is not a distilled set: {file} has more than {limit:,} bytes.")
         dataset = Dataset.from_parquet(str(folder / DATA_FILE), keep_in_memory=True)
-        return cls(dataset, _read_json(folder / CONFIG_FILE, {}), _read_json(folder / RESULTS_FILE, []))
+        if not isinstance(dataset.features.get("label"), ClassLabel) or not _IMAGES & set(dataset.features):
+            raise ValueError(
+                f"'{name}' is not a distilled set: expected columns image and label (a ClassLabel), found "
+                f"{', '.join(dataset.column_names)}."
+            )
+        config, results = _read_json(folder / CONFIG_FILE, dict), _read_json(folder / RESULTS_FILE, list)
+        config.pop("dataset_info", None)
+        return cls(dataset, config, results)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write parquet, card, preview, configuration and results; returns the folder."""
+    def save_pretrained(
+        self, folder: str | Path, *, repo_id: str | None = None, comparison: str | Path | None = None
+    ) -> Path:
+        """Write parquet, card, preview, configuration and results; returns the folder.
+
+        Args:
+            folder (`str` or `Path`): Where to.
+            repo_id (`str`, *optional*): What the card says it is loaded by; the folder's name where not given.
+            comparison (`str` or `Path`, *optional*): A picture with real images, for the card to show.
+        """
         folder = Path(folder)
         (folder / DATA_FILE).parent.mkdir(parents=True, exist_ok=True)
         table = datasets.table.embed_table_storage(self.dataset.with_format("arrow")[:])  # bytes, not paths of files
         temporary = folder / ".train.parquet.tmp"  # outside data/, where load_dataset would see it
         Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(temporary))
         temporary.rename(folder / DATA_FILE)
-        _write_json(folder / CONFIG_FILE, self.config)
+        info = {
+            "features": self.dataset.features._to_yaml_list(),
+            "num_examples": len(self.dataset),
+            "num_classes": len(self.class_names),
+            "num_bytes": table.nbytes,
+            "download_size": (folder / DATA_FILE).stat().st_size,
+        }
+        config = {**self.config, "dataset_info": info}
+        _write_json(folder / CONFIG_FILE, config)
         _write_json(folder / RESULTS_FILE, self.results)
-        save_preview(self.dataset, folder / PREVIEW_FILE)
-        (folder / CARD_FILE).write_text(render_card(self.dataset, self.config, self.results), encoding="utf-8")
+        (folder / PREVIEW_FILE).unlink(missing_ok=True)
+        if self.has_images:
+            save_preview(self.dataset, folder / PREVIEW_FILE)
+        if comparison:
+            shutil.copyfile(comparison, folder / COMPARISON_FILE)
+        card = render_set_card(config, self.results, repo_id or folder.resolve().name, comparison is not None)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        tag: str | None = None,
+        overwrite: bool = False,
+        include_source_images: bool = False,
+        comparison: str | Path | None = None,
+        commit_message: str = "Upload with hf_lgm",
+        token: str | None = None,
+    ) -> str:
+        """Publish the set as a Hub dataset, in one commit; returns its address.
+
+        Real images stay here: of a baseline their rows in the source are published, from which it is rebuilt.
+
+        Args:
+            repo_id (`str`): `user/name`; created if need be.
+            private (`bool`, *optional*): Whether a new repository is private; where not given it is if the source is
+                gated, or its licence is unknown, its own or non-commercial.
+            tag (`str`, *optional*): Tag of the commit, such as `v1.0`.
+            overwrite (`bool`, *optional*, defaults to `False`): Replace whatever else the repository holds.
+            include_source_images (`bool`, *optional*, defaults to `False`): Publish real images too.
+            comparison (`str` or `Path`, *optional*): A picture with real images for the card, if they are included.
+            commit_message (`str`, *optional*): Of the commit.
+            token (`str`, *optional*): Access token; defaults to the one stored by `hf auth login`.
+
+        Raises:
+            HubError: If it did not work; the message says what the repository holds, and what to do.
+        """
+        published = self if include_source_images or not self.is_real else self.without_images()
+        repository = self.repository(repo_id, private=private, tag=tag, overwrite=overwrite, token=token)
+        with tempfile.TemporaryDirectory() as temporary:
+            shown = comparison if include_source_images else None
+            folder = published.save_pretrained(temporary, repo_id=repo_id, comparison=shown)
+            names = (*PUBLISHED_FILES, COMPARISON_FILE)
+            files = {name: folder / name for name in names if (folder / name).is_file()}
+            return repository.push(files, commit_message)
+
+    def repository(self, repo_id: str, **kwargs: Any) -> HubRepository:
+        """Where [`~DistilledSet.push_to_hub`] puts it; `open()` says before any work what is in the way."""
+        why = reason_to_be_private(self.config.get("source", {}))
+        return HubRepository(repo_id, "dataset", config=self.config, why_private=why, **kwargs)
+
+    def without_images(self) -> "DistilledSet":
+        """Real images as rows of their source, for where the images themselves may not go."""
+        config = {**self.config, "images_sha256": self.fingerprint}
+        return replace(self, dataset=self.dataset.remove_columns("image"), config=config)
 
     def with_results(self, results: list[dict[str, Any]]) -> "DistilledSet":
         """The same set with other results."""
@@ -118,6 +196,11 @@ class DistilledSet:
     def is_real(self) -> bool:
         """Whether it holds real images, chosen as a baseline."""
         return "source_index" in self.dataset.features
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the images are here; of published real ones only their rows in the source are."""
+        return "image" in self.dataset.features
 
     @property
     def images_per_class(self) -> int:
@@ -158,12 +241,47 @@ class DistilledSet:
         return ViewSettings(settings.get("flip", ViewSettings.flip), (low, high))
 
     def pixels(self) -> torch.Tensor:
-        """The 8-bit images as a tensor of shape (n, 3, size, size) with values in [0, 1]."""
+        """The 8-bit images as a tensor of shape (n, 3, size, size) with values in [0, 1].
+
+        Raises:
+            ValueError: If only rows of the source are here.
+        """
+        if not self.has_images:
+            raise ValueError(
+                "This set holds rows of real images without the images: evaluate it beside its source with "
+                "scripts/evaluate.py, or rebuild it with hf_lgm.baselines.with_source_images(set, train_images)."
+            )
         return torch.stack([to_tensor(to_rgb(image)) for image in self.dataset["image"][:]]).float() / 255
 
 
-def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+_IMAGES = {"image", "source_index"}
+
+
+def _fetch(name: str, revision: str | None, token: str | None) -> Path:
+    """The files of a set on the Hub, in the cache."""
+    cached = must_use_cache(name, "dataset", "--sets")
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
+    try:
+        if not cached:
+            info = HfApi(token=token).dataset_info(name, revision=revision, files_metadata=True)
+            for file in info.siblings or []:
+                if (file.size or 0) > _MAX_BYTES.get(file.rfilename, file.size or 0):
+                    raise ValueError(f"'{name}' is not a distilled set: {file.rfilename} has {file.size:,} bytes.")
+        files = list(_MAX_BYTES)
+        return Path(snapshot_download(name, **where, token=token, allow_patterns=files, local_files_only=cached))
+    except (HTTPError, OSError) as error:
+        at = f" at revision '{revision}'" if revision else ""
+        raise HubError(f"The set '{name}'{at} can't be fetched: {explain(error, name, 'dataset', 'read')}") from error
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    """What a file holds, if it holds such a thing; empty where there is none."""
+    if not path.is_file():
+        return kind()
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, kind):
+        raise ValueError(f"{path.name} holds a {type(found).__name__} where a {kind.__name__} was expected.")
+    return found
 
 
 def _write_json(path: Path, value: Any) -> None:

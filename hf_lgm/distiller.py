@@ -33,6 +33,7 @@ from .loading import align_classes, check_classes
 from .objectives import LabelledFeatures, balanced_weights, feature_gradient, uniform_weights
 from .parallel import gather_rows, owned_range
 from .probe import ProbeProtocol
+from .provenance import describe_images
 from .randomness import seeded_generator
 from .run import ResumableRun
 from .streaming import StreamEncoder
@@ -45,8 +46,8 @@ logger = logging.getLogger(__name__)
 class LGMDistiller(ResumableRun):
     """Distils a labelled image dataset through a frozen backbone by linear gradient matching (arXiv 2511.16674).
 
-    Trainer-style: `train`, `evaluate` and `save_model`, with Transformers' callbacks and trackers. Each process owns a
-    slice of the synthetic images with its optimizer state; what processes exchange is features.
+    Trainer-style: `train`, `evaluate`, `save_model` and `push_to_hub`, with Transformers' callbacks and trackers. Each
+    process owns a slice of the synthetic images with its optimizer state; what processes exchange is features.
 
     Args:
         model (`str`, `torch.nn.Module` or [`FrozenBackbone`]): Hub id or folder, a live model, or a backbone.
@@ -91,7 +92,7 @@ class LGMDistiller(ResumableRun):
         if eval_dataset is not None:
             self.eval_images = align_classes(LabelledImages.wrap(eval_dataset, encoder), self.train_images.class_names)
         self.provenance = provenance or {}
-        self.seconds = 0.0
+        self.seconds, self.results = 0.0, []
         self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)
         self.owned = owned_range(len(self.labels), self.accelerator.process_index, self.accelerator.num_processes)
         self.images = self._new_images()
@@ -108,7 +109,9 @@ class LGMDistiller(ResumableRun):
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
         """Optimise the images; the output's `training_loss` is the last that was logged.
 
-        SIGTERM writes a checkpoint and ends the process, SIGUSR1 writes one and goes on.
+        SIGTERM writes a checkpoint and ends the process, SIGUSR1 writes one and goes on. With `push_to_hub` the
+        repository is created at the start, where what is in the way costs nothing yet, and the images go there at
+        the end.
 
         Args:
             resume_from_checkpoint (`str`, `Path` or `bool`, *optional*): A checkpoint's folder, or `True` or `"auto"`
@@ -117,7 +120,10 @@ class LGMDistiller(ResumableRun):
         Raises:
             ValueError: If the checkpoint was made with other settings or data.
             FloatingPointError: If the loss stops being a number; the last good checkpoint stays.
+            HubError: If the images can't be published; they are in `output_dir` by then, or nothing was begun.
         """
+        if self.args.push_to_hub and self.args.hub_dataset_id:
+            self.open_repository(self.args.hub_dataset_id)
         self._start(resume_from_checkpoint)
         started, seconds_before = time.time(), self.seconds
         real_features = self._real_features()
@@ -138,6 +144,8 @@ class LGMDistiller(ResumableRun):
                     break
         self._check_finite()
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+        if self.args.push_to_hub:
+            self.push_to_hub()
         last_loss = next((log["loss"] for log in reversed(self.state.log_history) if "loss" in log), float("nan"))
         return TrainOutput(self.state.global_step, last_loss, {"train_runtime": self.seconds})
 
@@ -149,6 +157,7 @@ class LGMDistiller(ResumableRun):
             real ([`LabelledFeatures`]): The real features.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        self.results = []  # were those of other images
         encode = functools.partial(self._encode_views, step=step)
         encoding = ChunkedEncoding(encode, self.images(), torch.tensor(self.owned), self.args.images_per_chunk)
         z = gather_rows(self.accelerator, encoding.z, len(self.labels)).flatten(0, 1)  # (n * K, D)
@@ -183,6 +192,7 @@ class LGMDistiller(ResumableRun):
             batch_size=self.args.per_device_eval_batch_size,
             num_workers=self.args.dataloader_num_workers,
         )
+        self.results = result.rows()
         metrics = {"eval_accuracy": result.mean, "eval_accuracy_std": result.std}
         names = {"top-5": "eval_accuracy_top5", "worst group": "eval_accuracy_worst_group"}
         metrics |= {names[row["metric"]]: row["mean"] for row in result.rows() if row["metric"] in names}
@@ -196,9 +206,13 @@ class LGMDistiller(ResumableRun):
         pixels = gather_rows(self.accelerator, self.images(), len(self.labels))
         config = {
             "settings": self.args.own_settings(),
+            "changed_settings": self.args.changed_settings(),
             "backbone": self.backbone.describe(),
             **self.provenance,
-            "source": {**self.provenance.get("source", {}), "num_images": len(self.train_images)},
+            "source": {
+                **self.provenance.get("source", {}),
+                **describe_images(self.train_images, self.eval_images),
+            },
             "run": {
                 "steps": self.state.global_step,
                 "seconds": round(self.seconds, 1),
@@ -207,16 +221,8 @@ class LGMDistiller(ResumableRun):
             },
             "versions": library_versions(),
         }
-        return DistilledSet.from_pixels(pixels, self.labels.tolist(), self.train_images.class_names, config)
-
-    def save_model(self, output_dir: str | Path | None = None, results: list[dict[str, Any]] | None = None) -> Path:
-        """Write the folder that `load_dataset` and [`DistilledSet.from_pretrained`] read; returns it."""
-        folder = Path(output_dir or self.args.output_dir)
-        distilled = self.distilled_set()
-        if self.accelerator.is_main_process:
-            distilled.with_results(results or []).save_pretrained(folder)
-        self.accelerator.wait_for_everyone()
-        return folder
+        distilled = DistilledSet.from_pixels(pixels, self.labels.tolist(), self.train_images.class_names, config)
+        return distilled.with_results(self.results)
 
     def _encode_views(self, pixels: torch.Tensor, image_ids: torch.Tensor, step: int) -> torch.Tensor:
         """Features of shape (m, views_per_step, D) of random views of m images."""

@@ -2,11 +2,12 @@
 
 import functools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.config import HF_DATASETS_CACHE
 from huggingface_hub import constants, get_session, is_offline_mode, scan_cache_dir, try_to_load_from_cache
-from huggingface_hub.errors import CacheNotFound, HTTPError
+from huggingface_hub.errors import CacheNotFound, GatedRepoError, HfHubHTTPError, HTTPError, RevisionNotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,52 @@ _TIMEOUT = 5.0
 
 class HubError(OSError):
     """What a user can mend about a repository, in one sentence."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that the Hub answered with, if that is behind an error."""
+    return next((cause.response.status_code for cause in causes(error) if isinstance(cause, HfHubHTTPError)), None)
+
+
+def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "write") -> str:
+    """What is behind an error of the Hub's client and what to do about it, as a sentence.
+
+    Args:
+        error (`BaseException`): What was raised.
+        repo_id (`str`): The repository that was meant.
+        repo_type (`str`): `"model"` or `"dataset"`.
+        wanted (`str`, *optional*, defaults to `"write"`): What the token has to allow, or `"read"`.
+    """
+    page = f"https://huggingface.co/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+    if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
+        return f"it is gated: ask for access at {page}, then run `hf auth login`."
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes(error)):
+        return f"it has no such revision: {page}/tree/main lists branches and tags."
+    status = status_of(error)
+    if status is None and not any(isinstance(cause, HTTPError) for cause in causes(error)):
+        return f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
+    return _ADVICE.get(status or 503, f"{constants.ENDPOINT} answered {status}: try again later.").format(
+        wanted=wanted, endpoint=constants.ENDPOINT
+    )
+
+
+_ADVICE = {
+    401: "the token was refused, as expired or mistyped: run `hf auth login` with a new one.",
+    403: "the token may not do this: make one that may {wanted} at https://huggingface.co/settings/tokens and run "
+    "`hf auth login`, or name a repository of your own.",
+    404: "it does not exist, or the token can't see it: check the name, or run `hf auth login`.",
+    409: "another change of it is under way: wait a moment, then run the same command again.",
+    412: "somebody else has changed it meanwhile: look at what it holds, then run the same command again.",
+    429: "too many requests: wait some minutes, then run the same command again.",
+    503: "{endpoint} can't be reached, or is too busy: run the same command again when it is back.",
+}
 
 
 @functools.cache

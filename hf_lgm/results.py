@@ -1,6 +1,6 @@
 """What a classifier on features scores on real images: per seed, per class, per group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,28 @@ from .scores import accuracy, group_accuracies, macro_accuracy, subgroup_accurac
 _MAX_LOGITS = 2**24
 # Largest over smallest class, from which on the mean over classes is worth a number of its own.
 _UNBALANCED = 1.5
+
+
+# What tables call a draw of real images, of which there are as many as synthetic ones.
+RANDOM_IMAGES = "random real images"
+CLASS_MEAN = "nearest class mean"
+
+
+def numbered(name: str, images_per_class: int) -> str:
+    """The name of a row of a table whose sets differ in size."""
+    return name if images_per_class == 1 else f"{name}, {images_per_class} per class"
+
+
+def top1_rows(rows: Sequence[dict[str, Any]], training_set: str) -> dict[str, dict[str, Any]]:
+    """The top-1 of one training set, by backbone."""
+    return {row["backbone"]: row for row in rows if (row["training_set"], row["metric"]) == (training_set, "top-1")}
+
+
+def worse_than_random(rows: Sequence[dict[str, Any]], training_set: str, images_per_class: int) -> list[str]:
+    """The backbones on which as many random real images are better than a set, by more than its spread."""
+    random = top1_rows(rows, numbered(RANDOM_IMAGES, images_per_class))
+    own = top1_rows(rows, training_set).items()
+    return [name for name, row in own if name in random and row["mean"] + row["std"] < random[name]["mean"]]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The part of a distillation that any optimisation has: logs, checkpoints, signals, going on where it stopped."""
+"""What any optimisation of images has: logs, checkpoints, signals, going on where it stopped, saving, publishing."""
 
 import logging
 import os
@@ -22,6 +22,8 @@ from .checkpoint import (
     state_tensors,
 )
 from .config import LGMConfig
+from .distilled_set import DistilledSet
+from .hub import HubError
 from .parallel import gather_rows
 from .synthetic import SyntheticImages
 
@@ -41,11 +43,16 @@ class ResumableRun(ABC):
     labels: torch.Tensor
     owned: range
     seconds: float
+    results: list[dict[str, Any]]
     _bad_step: torch.Tensor
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Metrics of the images as they are now."""
+
+    @abstractmethod
+    def distilled_set(self) -> DistilledSet:
+        """The images as they are now; every process must ask for it."""
 
     @abstractmethod
     def _new_images(self) -> SyntheticImages:
@@ -64,6 +71,60 @@ class ResumableRun(ABC):
     @abstractmethod
     def _identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""
+
+    def save_model(self, output_dir: str | Path | None = None, results: list[dict[str, Any]] | None = None) -> Path:
+        """Write the folder that `load_dataset` and [`DistilledSet.from_pretrained`] read; returns it.
+
+        Args:
+            output_dir (`str` or `Path`, *optional*): Where to; `args.output_dir` where not given.
+            results (`list[dict]`, *optional*): Rows of a larger table than that of the last `evaluate`.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        self.results = self.results if results is None else results
+        distilled = self.distilled_set()
+        if self.accelerator.is_main_process:
+            distilled.save_pretrained(folder)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def push_to_hub(self, repo_id: str | None = None, **kwargs: Any) -> str:
+        """Save the images, and publish them as a Hub dataset; returns its address.
+
+        Args:
+            repo_id (`str`, *optional*): `user/name`; `args.hub_dataset_id` where not given.
+            kwargs: See [`DistilledSet.push_to_hub`].
+
+        Raises:
+            HubError: If it did not work. What was saved stays in `args.output_dir`.
+        """
+        repo_id = repo_id or self.args.hub_dataset_id
+        if repo_id is None:
+            raise ValueError("push_to_hub needs to know where to: give repo_id, or set hub_dataset_id.")
+        folder, distilled, address = self.save_model(), self.distilled_set(), ""
+        if self.accelerator.is_main_process:
+            try:
+                address = distilled.push_to_hub(repo_id, **{**self._hub_arguments(), **kwargs})
+            except HubError as error:
+                again = f"python scripts/publish.py --folder {folder} --repo_id {repo_id}"
+                raise HubError(f"{error} The images are in {folder}; to publish them: {again}") from error
+        [address] = broadcast_object_list([address])
+        return address
+
+    def open_repository(self, repo_id: str) -> None:
+        """Create the repository that the images will be published in, or say what is in the way.
+
+        Args:
+            repo_id (`str`): `user/name`.
+
+        Raises:
+            HubError: If it can't be written to, or holds something else.
+        """
+        distilled = self.distilled_set()
+        if self.accelerator.is_main_process:
+            distilled.repository(repo_id, **self._hub_arguments()).open()
+
+    def _hub_arguments(self) -> dict[str, Any]:
+        return {"private": self.args.hub_private_repo, "token": self.args.hub_token}
 
     def _log_evaluate_save(self, loss: torch.Tensor, signals: list[int]) -> None:
         """What the callbacks asked for, and the checkpoint that a signal asks for."""

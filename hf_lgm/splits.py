@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from .demo import DEMO_DATASET, load_digits_images
-from .hub import HubError, existing_path_or_id, must_use_cache
+from .hub import HubError, causes, existing_path_or_id, must_use_cache
 
 
 def load_splits(dataset: str, dataset_config: str | None = None, token: str | None = None) -> DatasetDict:
@@ -77,7 +77,7 @@ def _explained(dataset: str, token: str | None) -> Iterator[None]:
     try:
         yield
     except datasets.exceptions.DatasetNotFoundError as error:
-        if isinstance(_first_cause(error), GatedRepoError) or "gated" in str(error):
+        if any(isinstance(cause, GatedRepoError) for cause in causes(error)) or "gated" in str(error):
             raise HubError(
                 f"--dataset: '{dataset}' is gated: ask for access at {page}, then run `hf auth login`."
             ) from error
@@ -106,12 +106,6 @@ def _explained(dataset: str, token: str | None) -> Iterator[None]:
 def _is_saved_to_disk(dataset: str) -> bool:
     """Whether it is a folder that `save_to_disk` wrote."""
     return any((Path(dataset) / name).is_file() for name in ("dataset_dict.json", "state.json"))
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _first_line(error: Any) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from hf_lgm import DistilledSet, select_baseline
-from hf_lgm.arguments import DataArguments, LoadingArguments, ModelArguments, without_folders
+from hf_lgm.arguments import DataArguments, LoadingArguments, ModelArguments, published_command
 from hf_lgm.augmentation import ViewSettings
 from hf_lgm.baselines import BaselineKind
 from hf_lgm.cli import default_output_dir, parse_arguments, prepare_output_dir, run_script
 from hf_lgm.demo import DEMO_MODELS
+from hf_lgm.provenance import describe_images
 
 
 @dataclass
@@ -56,7 +57,7 @@ def main() -> None:
     train, _ = data_args.load(dataset, backbones, args, per_class)
     views = {"flip": baseline_args.flip, "crop_scale": baseline_args.crop_scale}
     settings = {"images_per_class": per_class, **views}
-    command = " ".join(["python scripts/baselines.py", *map(without_folders, sys.argv[1:])])
+    command = published_command("python scripts/baselines.py", sys.argv[1:])
     chosen = select_baseline(
         kind,
         backbones[0],
@@ -64,7 +65,12 @@ def main() -> None:
         per_class,
         seed=args.seed,
         neighbors_of=near,
-        config={"settings": settings, "source": {**source, "num_images": len(train)}, "command": command},
+        config={
+            "settings": settings,
+            "source": {**source, **describe_images(train)},
+            "command": command,
+            "training_set": kind,
+        },
         accelerator=accelerator,
         batch_size=args.per_device_eval_batch_size,
         num_workers=args.dataloader_num_workers,

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from hf_lgm import LGMConfig, LGMDistiller
-from hf_lgm.arguments import DataArguments, ModelArguments, without_folders
+from hf_lgm.arguments import DataArguments, ModelArguments, published_command
 from hf_lgm.cli import default_output_dir, parse_arguments, prepare_output_dir, run_script
-from hf_lgm.comparison import compare
+from hf_lgm.comparison import Comparison, compare
 from hf_lgm.demo import DEMO_DATASET, DEMO_MODELS
 from hf_lgm.features import extract_features
 
@@ -40,6 +40,38 @@ class RunArguments:
     )
 
 
+def report(comparison: Comparison, args: LGMConfig, images: str, following: str) -> None:
+    """Print the table, what to look at and what to type next."""
+    for metric in (name for name in comparison.metrics if name != "top-5"):
+        print(f"\n{metric.capitalize()} on {images}, in percent, over {args.eval_seeds} probes:\n")
+        print(f"{comparison.table(metric)}\n")
+    print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
+    folder = args.output_dir
+    print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
+    print(f'Use:     datasets.load_dataset("{folder}")')
+    print(f"Share:   python scripts/publish.py --folder {folder} --repo_id USER/{Path(folder).name}")
+    print(f"Next:    {following}")
+
+
+def publish(distiller: LGMDistiller, args: LGMConfig) -> None:
+    """Push, where that was asked for; every process takes part."""
+    if args.push_to_hub:
+        address = distiller.push_to_hub(args.hub_dataset_id)
+        if distiller.accelerator.is_main_process:
+            print(f"Published: {address}")
+
+
+def choose_runs(args: LGMConfig, run_args: RunArguments) -> dict[str, LGMConfig]:
+    """What is to be distilled, by name. It is published at the very end, together with the table."""
+    if run_args.also_init and args.resume_from_checkpoint not in (None, "auto"):
+        raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
+    own = dataclasses.replace(args, push_to_hub=False)
+    return {"distilled": own} | {
+        f"distilled from {init}": dataclasses.replace(own, init=init, output_dir=f"{args.output_dir}-from-{init}")
+        for init in run_args.also_init
+    }
+
+
 def main() -> None:
     """Load, distil, save, compare, say what to look at."""
     types = (ModelArguments, DataArguments, LGMConfig, RunArguments)
@@ -52,24 +84,21 @@ def main() -> None:
             f"Expected one --model to distil through, found {len(models)}: name the others with --eval_models."
         )
     args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models[0], args.images_per_class)
-    runs = {"distilled": args} | {
-        f"distilled from {init}": dataclasses.replace(args, init=init, output_dir=f"{args.output_dir}-from-{init}")
-        for init in run_args.also_init
-    }
-    if run_args.also_init and args.resume_from_checkpoint not in (None, "auto"):
-        raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
+    runs = choose_runs(args, run_args)
     for run in runs.values():
         if data_args.streams(dataset):
             run.check_streaming()
         prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
     backbones = model_args.load([*models, *run_args.eval_models], torch.bfloat16 if args.bf16 else torch.float32)
     train, real = data_args.load(dataset, backbones, args, max(args.eval_seeds, 3 * args.images_per_class))
-    command = " ".join(["accelerate launch scripts/distill.py", *map(without_folders, sys.argv[1:])])
+    command = published_command("accelerate launch scripts/distill.py", sys.argv[1:])
     loading = args.per_device_eval_batch_size, args.dataloader_num_workers
-    provenance = {"source": source, "command": command}
-    distillers = {
-        name: LGMDistiller(backbones[0], run, train, real, provenance=provenance) for name, run in runs.items()
-    }
+    distillers = {}
+    for name, run in runs.items():
+        provenance = {"source": source, "command": command, "training_set": name}
+        distillers[name] = LGMDistiller(backbones[0], run, train, real, provenance=provenance)
+    if args.push_to_hub:
+        distillers["distilled"].open_repository(args.hub_dataset_id)
     for images in (train, real):  # what can't be read is found here, not after the optimisation
         backbones[0].to(distillers["distilled"].accelerator.device)
         extract_features(backbones[0], images, distillers["distilled"].accelerator, *loading)
@@ -91,15 +120,9 @@ def main() -> None:
     for each in distillers.values():
         each.save_model(results=[row for result in comparison.results for row in result.rows()])
     if distiller.accelerator.is_main_process:
-        folder = Path(args.output_dir)
-        comparison.save_picture(folder / "comparison.png", comparison.backbones[:2])
-        for metric in (name for name in comparison.metrics if name != "top-5"):
-            print(f"\n{metric.capitalize()} on {len(real):,} images, in percent, over {args.eval_seeds} probes:\n")
-            print(f"{comparison.table(metric)}\n")
-        print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
-        print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
-        print(f'Use:     datasets.load_dataset("{folder}")')
-        print(f"Next:    {NEXT if dataset == DEMO_DATASET else AFTER_THAT}")
+        comparison.save_picture(Path(args.output_dir) / "comparison.png", comparison.backbones[:2])
+        report(comparison, args, f"{len(real):,} images", NEXT if dataset == DEMO_DATASET else AFTER_THAT)
+    publish(distiller, args)
     distiller.accelerator.end_training()
 
 

@@ -1,5 +1,6 @@
-"""A small Hub over real HTTP on 127.0.0.1, for the unmodified clients: repositories are folders."""
+"""A Hub on 127.0.0.1: what the unmodified clients ask of it, over real HTTP, with faults to switch on."""
 
+import base64
 import hashlib
 import json
 import re
@@ -11,32 +12,92 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TOKEN = "hf_a_token_that_may_read_everything"
-_API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
-_FILE = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+TOKEN = "hf_a_token_that_may_do_everything"
+READ_TOKEN = "hf_a_token_that_may_read"
+LFS_SUFFIXES = (".parquet", ".png", ".safetensors", ".webp")
+_NO_SCOPE = 'You don\'t have the rights to write under the namespace "user"'
+_BAD_TOKEN = "Invalid credentials in Authorization header"
+
+
+@dataclass
+class Repo:
+    """A repository: commits in their order, each a whole tree of files, and tags."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def head(self) -> str:
+        return list(self.commits)[-1]
+
+    def commit(self, files: dict[str, bytes]) -> str:
+        """Add a tree on top; its name depends on all that came before."""
+        digest = hashlib.sha1("".join(self.commits).encode())
+        for path, data in sorted(files.items()):
+            digest.update(path.encode() + data)
+        self.commits[digest.hexdigest()] = files
+        return digest.hexdigest()
+
+    def resolve(self, revision: str) -> str | None:
+        revision = self.head if revision == "main" else self.tags.get(revision, revision)
+        return revision if revision in self.commits else None
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose "METHOD path" contains `where`, so many times.
+
+    `action` is a status, or "drop before": the connection ends and nothing was done; "drop after": what was asked is
+    done, and the answer is lost; "slow": the answer comes late.
+    """
+
+    where: str
+    action: int | str
+    times: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Hub:
-    """What the server has: folders by (kind, id), and who may read them.
+    """What the server has, and who may read it.
 
     Args:
         url: Its address, for `HF_ENDPOINT`.
-        repos: Folders by ("models" or "datasets", "user/name").
-        private: Ids that are only there with the token.
+        repos: By ("models" or "datasets", "user/name").
+        private: Ids that are only there with a token.
         gated: Ids whose files nobody may read.
+        uploads: Files by sha256 that were uploaded and not committed yet.
+        faults: What goes wrong; each is used up.
         requests: Method and path of everything that was asked.
     """
 
     url: str = ""
-    repos: dict[tuple[str, str], Path] = field(default_factory=dict)
+    repos: dict[tuple[str, str], Repo] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def add(self, kind: str, repo_id: str, folder) -> None:
-        """Serve a folder as a repository."""
-        self.repos[kind, repo_id] = Path(folder)
+    def add(self, kind: str, repo_id: str, folder) -> Repo:
+        """Serve the files of a folder as a repository of one commit."""
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        repo = self.repos[kind, repo_id] = Repo()
+        repo.commit({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
+        return repo
+
+    def files(self, kind: str, repo_id: str) -> dict[str, bytes]:
+        """What a clone of the main branch would have."""
+        repo = self.repos[kind, repo_id]
+        return repo.commits[repo.head]
+
+    def fault_of(self, request: str) -> Fault | None:
+        """The fault that meets a request, which is one less from now on."""
+        for fault in self.faults:
+            if fault.times and fault.where in request:
+                fault.times -= 1
+                return fault
+        return None
 
 
 @contextmanager
@@ -44,6 +105,7 @@ def serve() -> Iterator[Hub]:
     """A hub, for as long as the context."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -55,21 +117,18 @@ def serve() -> Iterator[Hub]:
         thread.join()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _commit(folder: Path) -> str:
-    """One commit, which changes with the contents."""
-    digest = hashlib.sha1()
-    for path in _files(folder):
-        digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return digest.hexdigest()
+_API = re.compile(
+    r"/api/(models|datasets)/([^/]+/[^/]+)"
+    r"(?:/(revision|tree|paths-info|preupload|commit|tag|refs)(?:/([^/]+))?(?:/(.*))?)?"
+)
+_FILE = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_LFS = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
+    is_lost: bool
 
     def log_message(self, *args) -> None:
         """Not to the terminal."""
@@ -81,57 +140,193 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        self._answer()
 
-    def _answer(self, body: bytes = b"") -> None:
+    def do_PUT(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append(f"{self.command} {path}")
+        body = self._body()
+        request = f"{self.command} {path}"
+        self.hub.requests.append(request)
+        fault = self.hub.fault_of(request)
+        self.is_lost = fault is not None and fault.action == "drop after"
+        if fault and fault.action == "drop before":
+            self.close_connection = True
+        elif fault and isinstance(fault.action, int):
+            message = {401: _BAD_TOKEN, 403: _NO_SCOPE}.get(fault.action, "made to fail")
+            self._send(fault.action, headers={"X-Error-Message": message, **fault.headers})
+        else:
+            if fault and fault.action == "slow":
+                threading.Event().wait(0.5)
+            self._route(path, body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _route(self, path: str, body: bytes) -> None:
         if path == "/":
-            return self._send(200)
-        if found := _API.fullmatch(path):
+            self._send(200)
+        elif path == "/api/validate-yaml":
+            self._send_json({"errors": [], "warnings": []})
+        elif path == "/api/repos/create":
+            self._create(json.loads(body))
+        elif path.startswith("/lfs/"):
+            self._upload(path.removeprefix("/lfs/"), body)
+        elif found := _LFS.fullmatch(path):
+            self._lfs_batch(json.loads(body)["objects"])
+        elif found := _API.fullmatch(path):
             kind, repo_id, what, revision, inside = found.groups()
-            if folder := self._folder(kind, repo_id):
-                self._api(kind, repo_id, folder, what, inside or "", body)
+            if repo := self._repo(kind, repo_id):
+                self._api(repo_id, repo, what, revision or "main", inside or "", body)
         elif found := _FILE.fullmatch(path):
             kind, repo_id, revision, name = found.groups()
-            if folder := self._folder(kind or "models", repo_id):
-                self._file(repo_id, folder, name)
+            if repo := self._repo(kind or "models", repo_id):
+                self._file(repo_id, repo, revision, name)
         else:
             self._send(404)
 
-    def _folder(self, kind: str, repo_id: str) -> Path | None:
-        folder = self.hub.repos.get((kind, repo_id))
-        may_read = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        if folder is None or (repo_id in self.hub.private and not may_read):
+    @property
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
+
+    def _may_write(self) -> bool:
+        if self._token == TOKEN:
+            return True
+        is_known = self._token == READ_TOKEN
+        self._send(403 if is_known else 401, headers={"X-Error-Message": _NO_SCOPE if is_known else _BAD_TOKEN})
+        return False
+
+    def _repo(self, kind: str, repo_id: str) -> Repo | None:
+        repo = self.hub.repos.get((kind, repo_id))
+        may_read = self._token in (TOKEN, READ_TOKEN)
+        if repo is None or (repo_id in self.hub.private and not may_read):
             self._send(404 if may_read else 401, headers={"X-Error-Code": "RepoNotFound"})
             return None
-        return folder
+        return repo
 
-    def _api(self, kind: str, repo_id: str, folder: Path, what: str | None, inside: str, body: bytes) -> None:
+    def _create(self, wanted: dict) -> None:
+        if not self._may_write():
+            return
+        repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
+        key, address = (f"{wanted.get('type', 'model')}s", repo_id), f"{self.hub.url}/{repo_id}"
+        if wanted.get("type") == "dataset":
+            address = f"{self.hub.url}/datasets/{repo_id}"
+        if key in self.hub.repos:
+            return self._send_json({"error": "You already created this repo", "url": address}, 409)
+        self.hub.repos[key] = Repo()
+        self.hub.repos[key].commit({".gitattributes": b"*.parquet filter=lfs\n"})
+        if wanted.get("visibility") == "private":
+            self.hub.private.add(repo_id)
+        return self._send_json({"url": address, "name": repo_id})
+
+    def _lfs_batch(self, objects: list[dict]) -> None:
+        if self._may_write():
+            answers = []
+            for wanted in objects:
+                upload = {"href": f"{self.hub.url}/lfs/{wanted['oid']}", "header": {}}
+                verify = {"href": f"{self.hub.url}/lfs/verify", "header": {}}
+                is_there = wanted["oid"] in self.hub.uploads
+                answers.append(wanted if is_there else {**wanted, "actions": {"upload": upload, "verify": verify}})
+            self._send_json({"transfer": "basic", "objects": answers})
+
+    def _upload(self, name: str, body: bytes) -> None:
+        if name == "verify":
+            return self._send(200 if json.loads(body)["oid"] in self.hub.uploads else 404)
+        if hashlib.sha256(body).hexdigest() != name:
+            return self._send(400)
+        self.hub.uploads[name] = body
+        return self._send(200)
+
+    def _api(self, repo_id: str, repo: Repo, what: str | None, revision: str, inside: str, body: bytes) -> None:
+        commit = repo.resolve(revision)
+        if commit is None:
+            return self._send(404, headers={"X-Error-Code": "RevisionNotFound"})
+        files = repo.commits[commit]
         if what in (None, "revision"):
-            siblings = [{"rfilename": str(path.relative_to(folder))} for path in _files(folder)]
-            is_gated = "manual" if repo_id in self.hub.gated else False
-            info = {"id": repo_id, "sha": _commit(folder), "private": repo_id in self.hub.private, "gated": is_gated}
-            self._send_json({**info, "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})
-        elif what == "tree":
-            if inside and not (folder / inside).is_dir():
-                return self._send(404, headers={"X-Error-Code": "EntryNotFound"})
-            is_recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["False"])[0].lower() == "true"
-            paths = sorted((folder / inside).glob("**/*" if is_recursive else "*"))
-            self._send_json([_entry(path, folder) for path in paths])
-        else:
+            return self._send_json(self._info(repo_id, repo, commit))
+        if what == "refs":
+            branches = [{"name": "main", "ref": "refs/heads/main", "targetCommit": repo.head}]
+            tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": sha} for n, sha in repo.tags.items()]
+            return self._send_json({"branches": branches, "converts": [], "tags": tags})
+        if what == "tree":
+            return self._tree(files, inside)
+        if what == "paths-info":
             wanted = json.loads(body)["paths"]
-            self._send_json([_entry(folder / name, folder) for name in wanted if (folder / name).exists()])
-        return None
+            return self._send_json([_entry(path, files[path]) for path in wanted if path in files])
+        if what == "preupload":
+            asked = [file["path"] for file in json.loads(body)["files"]]
+            return self._send_json({"files": [_preupload(path, files.get(path)) for path in asked]})
+        if not self._may_write():
+            return None
+        if what == "tag":
+            name = json.loads(body)["tag"]
+            if name in repo.tags:
+                return self._send_json({"error": "tag exists"}, 409)
+            repo.tags[name] = commit
+            return self._send_json({})
+        return self._commit(repo_id, repo, [json.loads(line) for line in body.splitlines()])
 
-    def _file(self, repo_id: str, folder: Path, name: str) -> None:
+    def _info(self, repo_id: str, repo: Repo, commit: str) -> dict:
+        is_gated = "manual" if repo_id in self.hub.gated else False
+        siblings = [{"rfilename": path, **_blob(path, data)} for path, data in repo.commits[commit].items()]
+        info = {"id": repo_id, "sha": commit, "private": repo_id in self.hub.private, "gated": is_gated}
+        card = re.search(rb"^license: (.+)$", repo.commits[commit].get("README.md", b""), re.MULTILINE)
+        card_data = {"license": card[1].decode()} if card else None
+        return {**info, "siblings": siblings, "cardData": card_data, "tags": [], "downloads": 0, "likes": 0}
+
+    def _tree(self, files: dict[str, bytes], inside: str) -> None:
+        prefix = f"{inside}/" if inside else ""
+        below = {path: data for path, data in files.items() if path.startswith(prefix)}
+        if inside and not below:
+            return self._send(404, headers={"X-Error-Code": "EntryNotFound"})
+        is_recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["False"])[0].lower() == "true"
+        entries = {}
+        for path, data in below.items():
+            parts = path.removeprefix(prefix).split("/")
+            for depth in range(1, len(parts) if is_recursive else min(2, len(parts))):
+                folder = prefix + "/".join(parts[:depth])
+                oid = hashlib.sha1(folder.encode()).hexdigest()
+                entries[folder] = {"type": "directory", "path": folder, "oid": oid, "size": 0}
+            if is_recursive or len(parts) == 1:
+                entries[path] = _entry(path, data)
+        return self._send_json([entries[path] for path in sorted(entries)])
+
+    def _commit(self, repo_id: str, repo: Repo, lines: list[dict]) -> None:
+        files = dict(repo.commits[repo.head])
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header" and value.get("parentCommit", repo.head) != repo.head:
+                return self._send_json({"error": "A commit has happened since. Please refresh."}, 412)
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.uploads[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
+        commit = repo.commit(files)
+        return self._send_json({"commitOid": commit, "commitUrl": f"{self.hub.url}/{repo_id}/commit/{commit}"})
+
+    def _file(self, repo_id: str, repo: Repo, revision: str, name: str) -> None:
+        commit = repo.resolve(revision)
         if repo_id in self.hub.gated:
             return self._send(403, headers={"X-Error-Code": "GatedRepo"})
-        path = folder / name
-        if not path.is_file():
-            return self._send(404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": _commit(folder)})
-        data = path.read_bytes()
-        headers = {"X-Repo-Commit": _commit(folder), "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
+        if commit is None:
+            return self._send(404, headers={"X-Error-Code": "RevisionNotFound"})
+        if name not in repo.commits[commit]:
+            return self._send(404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        data = repo.commits[commit][name]
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{_oid(name, data)}"'}
+        if name.endswith(LFS_SUFFIXES):
+            headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(data))}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:
             return self._send(200, data, {**headers, "Accept-Ranges": "bytes"})
@@ -139,10 +334,13 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         return self._send(206, data[first : last + 1], headers)
 
-    def _send_json(self, value) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _send_json(self, value, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        if self.is_lost:
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
@@ -151,9 +349,30 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
-def _entry(path: Path, folder: Path) -> dict:
-    name = str(path.relative_to(folder))
-    if path.is_dir():
-        return {"type": "directory", "path": name, "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0}
-    data = path.read_bytes()
-    return {"type": "file", "path": name, "oid": hashlib.sha1(data).hexdigest(), "size": len(data)}
+def _git_oid(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _oid(path: str, data: bytes) -> str:
+    """What identifies a file's contents: its sha256 where it is stored by LFS, else git's."""
+    return hashlib.sha256(data).hexdigest() if path.endswith(LFS_SUFFIXES) else _git_oid(data)
+
+
+def _blob(path: str, data: bytes) -> dict:
+    blob = {"blobId": _git_oid(data), "size": len(data)}
+    if path.endswith(LFS_SUFFIXES):
+        blob["lfs"] = {"sha256": _oid(path, data), "size": len(data), "pointerSize": 134}
+    return blob
+
+
+def _preupload(path: str, data: bytes | None) -> dict:
+    mode = "lfs" if path.endswith(LFS_SUFFIXES) else "regular"
+    oid = None if data is None else _oid(path, data)
+    return {"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
+
+
+def _entry(path: str, data: bytes) -> dict:
+    entry = {"type": "file", "path": path, "oid": _git_oid(data), "size": len(data)}
+    if path.endswith(LFS_SUFFIXES):
+        entry["lfs"] = {"oid": _oid(path, data), "size": len(data), "pointerSize": 134}
+    return entry
