@@ -1,6 +1,7 @@
 """Asking the Hub once whether it is there, and saying in a sentence what is wrong when it is not."""
 
 import functools
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ def status_of(error: BaseException) -> int | None:
     return next((cause.response.status_code for cause in causes(error) if isinstance(cause, HfHubHTTPError)), None)
 
 
+def is_network_error(error: BaseException) -> bool:
+    """Whether the Hub could not be asked, or something in between answered in its place."""
+    return any(isinstance(cause, (HTTPError, json.JSONDecodeError)) for cause in causes(error))
+
+
 def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "write") -> str:
     """What is behind an error of the Hub's client and what to do about it, as a sentence.
 
@@ -46,8 +52,9 @@ def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "w
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes(error)):
         return f"it has no such revision: {page}/tree/main lists branches and tags."
     status = status_of(error)
-    if status is None and not any(isinstance(cause, HTTPError) for cause in causes(error)):
-        return f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}."
+    if status is None and not is_network_error(error):
+        said = dict.fromkeys((str(cause).strip() or type(cause).__name__).splitlines()[0] for cause in causes(error))
+        return f"{': '.join(line.rstrip('.') for line in said)}."
     return _ADVICE.get(status or 503, f"{constants.ENDPOINT} answered {status}: try again later.").format(
         wanted=wanted, endpoint=constants.ENDPOINT
     )

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFo
 from huggingface_hub.utils import validate_repo_id
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from .hub import HubError, causes, explain, status_of
+from .hub import HubError, explain, is_network_error, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -271,9 +271,8 @@ def _may_pass(error: BaseException) -> bool:
     """Whether the same call may work in a moment: a lost connection, or a server that is busy."""
     if isinstance(error, HubError):
         return False
-    if (status := status_of(error)) is not None:
-        return status in _TRANSIENT
-    return any(isinstance(cause, HTTPError) for cause in causes(error))
+    status = status_of(error)
+    return status in _TRANSIENT if status is not None else is_network_error(error)
 
 
 def _seconds_to_wait(state: RetryCallState) -> float:

@@ -107,7 +107,7 @@ def serve() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub
@@ -156,7 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault and isinstance(fault.action, int):
             message = {401: _BAD_TOKEN, 403: _NO_SCOPE}.get(fault.action, "made to fail")
-            self._send(fault.action, headers={"X-Error-Message": message, **fault.headers})
+            body = b"<html>busy</html>" if "page" in fault.headers else json.dumps({"error": message}).encode()
+            self._send(fault.action, body, {"X-Error-Message": message, **fault.headers})
         else:
             if fault and fault.action == "slow":
                 threading.Event().wait(0.5)
