@@ -127,6 +127,7 @@ _LFS = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are sent apart: 40 ms each time
     hub: Hub
     is_lost: bool
 

@@ -1,11 +1,6 @@
 """Pushing through the unmodified client to a Hub on 127.0.0.1: what happens at each stage when something is wrong."""
 
-import json
 import logging
-import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
