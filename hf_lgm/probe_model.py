@@ -235,6 +235,7 @@ def _own_classifier(model: nn.Module, class_names: list[str]) -> PreTrainedModel
     if not isinstance(model, PreTrainedModel):
         return None
     config = copy.deepcopy(model.config)
+    config.architectures = []  # not one with two heads (DeiT)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
     try:
