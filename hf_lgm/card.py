@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from .demo import DEMO_DATASET, DEMO_MODELS
 from .provenance import is_hub_id
@@ -64,7 +64,7 @@ def render_set_card(
         paper=PAPER,
         **how_it_was_made(config),
     )
-    return str(card)
+    return _ended(card)
 
 
 def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]], repo_id: str) -> str:
@@ -106,7 +106,25 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
         citations=citations([backbone["name"], source.get("dataset", ""), name]),
         **how_it_was_made(config),
     )
-    return str(card)
+    return _ended(card)
+
+
+def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
+    """The README of a backbone of the demo.
+
+    Args:
+        config (`dict`): `name`, `architecture`, `parameters`, `side`, `images`, `eval_images`, `steps`, `seed`, and
+            the weights' `sha256`.
+        results (`Sequence[dict]`): Of a probe on all real images.
+    """
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-feature-extraction",
+        tags=["hf_lgm", "simclr", "digits"],
+    )
+    path = str(template("demo_backbone_card.md"))
+    return _ended(ModelCard.from_template(data, template_path=path, top1=results[0]["mean"], **config))
 
 
 def plain(text: str) -> str:
@@ -186,6 +204,11 @@ def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_r
         },
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]}],
     )
+
+
+def _ended(card: RepoCard) -> str:
+    """The text of a card, with an end of its last line."""
+    return f"{str(card).rstrip()}\n"
 
 
 def _eval_result(row: dict[str, Any], source: dict[str, Any], name: str) -> EvalResult:

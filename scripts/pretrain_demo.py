@@ -6,6 +6,7 @@ writes `demo-vit` and `demo-convnext` in half precision, each with its image pro
 """
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,28 +24,14 @@ from transformers import (
 )
 
 from hf_lgm import FrozenBackbone, LabelledImages, ProbeProtocol
+from hf_lgm.card import render_demo_backbone_card
 from hf_lgm.demo import DEMO_DATASET, SIDE
+from hf_lgm.distilled_set import RESULTS_FILE
 from hf_lgm.features import SquareImages
 from hf_lgm.probe import probe_logits, train_probes
+from hf_lgm.publishing import CONFIG_FILE
 from hf_lgm.results import EvalFeatures
 from hf_lgm.splits import load_splits
-
-CARD = """---
-license: apache-2.0
-library_name: transformers
-pipeline_tag: image-feature-extraction
-tags: [hf_lgm, simclr, digits]
----
-
-# {name}
-
-{architecture} with {parameters:,} parameters for {side} x {side} images, pre-trained without labels (SimCLR) on
-{images} images of scikit-learn's copy of the [UCI handwritten digits](https://doi.org/10.24432/C50P49)
-(E. Alpaydin, C. Kaynak, CC BY 4.0). It is the built-in backbone of hf_lgm's demo, and of no other use.
-
-Made by `python scripts/pretrain_demo.py --steps {steps} --seed {seed}`. A linear probe on the features of all {images}
-images scores {accuracy:.1f} % on the {eval_images} others. sha256 of `model.safetensors`: `{sha256}`.
-"""
 
 
 @dataclass
@@ -82,21 +69,23 @@ def main() -> None:
             z, z_eval = backbone(pixels["train"]), backbone(pixels["test"])
         protocol = ProbeProtocol(learning_rate=1e-2, views=1, seeds=1)
         W, b = train_probes(lambda view, z=z: z[None], train.labels, 10, protocol)
-        accuracy = EvalFeatures.of(test, z_eval).result("", "", "", probe_logits(W, b)).mean
-        card = CARD.format(
-            name=name,
-            architecture=type(model).__name__,
-            parameters=model.num_parameters(),
-            side=SIDE,
-            images=len(train),
-            eval_images=len(test),
-            steps=args.steps,
-            seed=args.seed,
-            accuracy=accuracy,
-            sha256=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        )
+        result = EvalFeatures.of(test, z_eval).result("all real images", name, protocol.training, probe_logits(W, b))
+        config = {
+            "name": name,
+            "architecture": type(model).__name__,
+            "parameters": model.num_parameters(),
+            "side": SIDE,
+            "images": len(train),
+            "eval_images": len(test),
+            "steps": args.steps,
+            "seed": args.seed,
+            "sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        }
+        for file, value in ((CONFIG_FILE, config), (RESULTS_FILE, result.rows())):
+            (folder / file).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        card = render_demo_backbone_card(config, result.rows())
         (folder / "README.md").write_text(card, encoding="utf-8")
-        print(f"{folder}: probe on all real features {accuracy:.1f} %")
+        print(f"{folder}: probe on all real features {result.mean:.1f} %")
 
 
 def pretrain(model: nn.Module, images: torch.Tensor, args: Arguments) -> nn.Module:

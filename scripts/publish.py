@@ -20,9 +20,7 @@ class PublishArguments:
     """What goes where."""
 
     folder: str = field(default="", metadata={"help": "Folder that distill.py or baselines.py wrote."})
-    repo_id: str | None = field(
-        default=None, metadata={"help": "Repository 'user/name'; with --probe it may be left out."}
-    )
+    repo_id: str | None = field(default=None, metadata={"help": "Repository 'user/name' to publish in."})
     private: bool | None = field(
         default=None,
         metadata={"help": "Whether a new repository is private; where not given, by the licence of the source."},
@@ -45,36 +43,34 @@ class PublishArguments:
         default=None, metadata={"help": "Backbone of the probe, where it was a folder; the set's own."}
     )
     output_dir: str | None = field(
-        default=None, metadata={"help": "Where the probe is written; 'probe' in --folder where not given."}
+        default=None,
+        metadata={"help": "Where to write what is published as well; without --repo_id nothing else happens."},
     )
 
 
 def main() -> None:
     """Read the folder, publish, say how it is loaded."""
     (args,) = parse_arguments((PublishArguments,), __doc__, sys.argv[1:])
-    if not args.folder or not (args.repo_id or args.probe):
-        raise ValueError("Expected --folder FOLDER --repo_id USER/NAME.")
+    if not args.folder or not (args.repo_id or args.output_dir):
+        raise ValueError("Expected --folder FOLDER, and --repo_id USER/NAME to publish or --output_dir to look first.")
     distilled = DistilledSet.from_pretrained(args.folder)
     add_flags(distilled, args)
     where = {"private": args.private, "tag": args.tag, "overwrite": args.overwrite}
-    if not args.probe:
+    if args.probe:
+        to_publish = ProbeModel.train(distilled, backbone(distilled, args.model), args.license)
+    else:
+        to_publish = distilled
         comparison = Path(args.folder) / COMPARISON_FILE
-        address = distilled.push_to_hub(
-            args.repo_id,
-            **where,
-            include_source_images=args.include_source_images,
-            comparison=comparison if comparison.is_file() else None,
-        )
-        print(f"Published: {address}")
-        revision = f', revision="{args.tag}"' if args.tag else ""
-        print(f'Use:       datasets.load_dataset("{args.repo_id}"{revision})')
-        return
-    probe = ProbeModel.train(distilled, backbone(distilled, args.model), args.license)
-    folder = probe.save_pretrained(Path(args.output_dir or Path(args.folder) / "probe"), repo_id=args.repo_id)
-    print(f"Look at:   {folder}/README.md")
+        where["include_source_images"] = args.include_source_images
+        where["comparison"] = comparison if comparison.is_file() else None
+    if args.output_dir:
+        print(f"Look at:   {to_publish.save_pretrained(args.output_dir, repo_id=args.repo_id)}/README.md")
     if args.repo_id:
-        print(f"Published: {probe.push_to_hub(args.repo_id, **where)}")
-    print(f"Use:       {probe.usage(args.repo_id or str(folder))}")
+        print(f"Published: {to_publish.push_to_hub(args.repo_id, **where)}")
+    name = args.repo_id or args.output_dir
+    revision = f', revision="{args.tag}"' if args.tag else ""
+    usage = to_publish.usage(name) if args.probe else f'datasets.load_dataset("{name}"{revision})'
+    print(f"Use:       {usage}")
 
 
 def add_flags(distilled: DistilledSet, args: PublishArguments) -> None:

@@ -137,7 +137,7 @@ def test_the_probe_is_a_model_for_pipelines(elsewhere, hub, folder, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "Expected --folder FOLDER --repo_id USER/NAME."),
+        ([], "Expected --folder FOLDER, and --repo_id USER/NAME to publish"),
         (["--folder", "./absent", "--repo_id", "user/set"], "there is no folder './absent'"),
         (["--folder", ".", "--repo_id", "user/set"], "is not a distilled set: it has no data/train-00000"),
         (["--foldr", "x"], "'--foldr' is no flag. Did you mean --folder?"),

@@ -1,5 +1,6 @@
 """Pushing through the unmodified client to a Hub on 127.0.0.1: what happens at each stage when something is wrong."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hub_server import READ_TOKEN, TOKEN, Fault, serve
 from huggingface_hub import constants
 from test_distilled_set import make_set
 
-from hf_lgm import DistilledSet, LabelledImages
+from hf_lgm import DistilledSet, LabelledImages, LGMConfig, LGMDistiller, evaluate_probe, select_baseline
 from hf_lgm.baselines import with_source_images
 from hf_lgm.hub import HubError, is_hub_reachable
 
@@ -201,8 +202,6 @@ def test_what_can_not_be_written_to(hub, monkeypatch, repo_id, token, message):
 
 
 def test_real_images_stay_here_and_are_rebuilt_from_their_source(hub, backbone, train_images, splits, tmp_path):
-    from hf_lgm import evaluate_probe, select_baseline
-
     chosen = select_baseline("centroid", backbone, train_images, 2, config=OPEN)
     chosen.push_to_hub("user/set")
     published = DistilledSet.from_pretrained("user/set")
@@ -245,3 +244,44 @@ def test_a_set_that_can_not_be_had(hub):
         HubError, match="it is gated: ask for access at https://huggingface.co/datasets/user/set, then"
     ):
         DistilledSet.from_pretrained("user/set")
+
+
+def make_distiller(backbone, splits, tmp_path, **settings):
+    source = {"dataset": "maker/photos", "license": "cc-by-4.0"}
+    args = LGMConfig(str(tmp_path / "out"), max_steps=3, views_per_step=2, disable_tqdm=True, **settings)
+    provenance = {"source": source, "command": "a command"}
+    return LGMDistiller(backbone, args, splits["train"], splits["test"], provenance=provenance)
+
+
+def test_a_distiller_publishes_at_the_end_of_training(hub, backbone, splits, tmp_path):
+    distiller = make_distiller(
+        backbone, splits, tmp_path, push_to_hub=True, hub_dataset_id="user/set", hub_token=TOKEN
+    )
+    distiller.train()
+    assert len(hub.repos[SET].commits) == 2
+    assert DistilledSet.from_pretrained("user/set").fingerprint == distiller.distilled_set().fingerprint
+    metrics = distiller.evaluate()
+    distiller.push_to_hub(tag="v1.0")  # now with results
+    rows = json.loads(hub.files(*SET)["results.json"])
+    assert rows[0]["mean"] == pytest.approx(metrics["eval_accuracy"])
+    assert hub.repos[SET].tags == {"v1.0": hub.repos[SET].head}
+    assert all(TOKEN.encode() not in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+
+
+def test_what_is_in_the_way_is_said_before_training(hub, backbone, splits, tmp_path, monkeypatch):
+    distiller = make_distiller(backbone, splits, tmp_path, push_to_hub=True, hub_dataset_id="user/set")
+    monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
+    with pytest.raises(HubError, match="the token may not do this"):
+        distiller.train()
+    assert distiller.state.global_step == 0
+    with pytest.raises(ValueError, match="push_to_hub needs to know where to: set hub_dataset_id to 'user/name'"):
+        make_distiller(backbone, splits, tmp_path, push_to_hub=True)
+
+
+def test_a_push_that_fails_leaves_the_images_on_disk(hub, backbone, splits, tmp_path):
+    distiller = make_distiller(backbone, splits, tmp_path)
+    distiller.train()
+    hub.faults = [Fault(STAGES["commit"], 403)]
+    with pytest.raises(HubError, match=r"The images are in .*out; to publish them: python scripts/publish.py"):
+        distiller.push_to_hub("user/set")
+    assert DistilledSet.from_pretrained(tmp_path / "out").fingerprint == distiller.distilled_set().fingerprint
