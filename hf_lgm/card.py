@@ -40,7 +40,7 @@ def render_set_card(
     is_real, has_images = "source_index" in columns, "image" in columns
     name = source.get("name") or source.get("dataset", "unknown dataset")
     verb, through = "chosen" if is_real else "distilled", backbone.get("name", "an unknown backbone")
-    per_class = info["num_examples"] // info["num_classes"]
+    per_class, own = info["num_examples"] // info["num_classes"], config.get("training_set", "distilled")
     card = DatasetCard.from_template(
         _set_metadata(info, source, f"{name}, {verb} through {through}", is_real),
         template_path=str(template("dataset_card.md")),
@@ -56,9 +56,8 @@ def render_set_card(
         shows_comparison=shows_comparison,
         kind=config.get("baseline", {}).get("kind", ""),
         snippet=_snippet(repo_id, source, backbone),
-        warnings=_warnings(results, config.get("training_set", "distilled"), per_class, is_real),
-        tables=[result_table(results, metric) for metric in dict.fromkeys(row["metric"] for row in results)],
-        training_set=plain(config.get("training_set", "distilled")),
+        warnings=_warnings(results, own, per_class, is_real),
+        tables=[result_table(results, metric, own) for metric in dict.fromkeys(row["metric"] for row in results)],
         license=license_sentence(source),
         citations=citations([through, source.get("dataset", ""), name]),
         paper=PAPER,
@@ -132,15 +131,18 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(str(text).split()))
 
 
-def result_table(results: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """One metric as a table: training sets × backbones, with the words of its head and its cells."""
+def result_table(results: Sequence[dict[str, Any]], metric: str, own: str) -> dict[str, Any]:
+    """One metric as a table: training sets × backbones, with the words of its head and its cells; one row in bold."""
     rows = [row for row in results if row["metric"] == metric]
     backbones = list(dict.fromkeys(row["backbone"] for row in rows))
     cells: dict[str, dict[str, str]] = {}
     for row in rows:
         spread = f" ± {row['std']:.1f}" if row["n_seeds"] > 1 else ""
         cells.setdefault(row["training_set"], {})[row["backbone"]] = f"{row['mean']:.1f}{spread}"
-    lines = [[plain(name), *(found.get(backbone, "") for backbone in backbones)] for name, found in cells.items()]
+    lines = []
+    for name, found in cells.items():
+        line = [plain(name), *(found.get(backbone, "") for backbone in backbones)]
+        lines.append([f"**{cell}**" if cell.strip() else cell for cell in line] if name == own else line)
     return {"metric": metric, "backbones": [plain(backbone) for backbone in backbones], "lines": lines}
 
 
@@ -229,7 +231,10 @@ def _snippet(repo_id: str, source: dict[str, Any], backbone: dict[str, Any]) -> 
     imports = ["from datasets import load_dataset"]
     columns = [f"{key}={source[key]!r}" for key in ("image_column_name", "label_column_name") if key in source]
     classes = ["classes=distilled.class_names"] if source.get("has_selected_classes") else []
-    ours = "DistilledSet, LabelledImages, evaluate_probe" if columns or classes else "DistilledSet, evaluate_probe"
+    ratio, names = backbone.get("resize_ratio", 1.0), ["DistilledSet", "evaluate_probe"]
+    names += ["FrozenBackbone"] if "@" in backbone.get("name", "") else []
+    names += ["LabelledImages"] if columns or classes else []
+    ours = ", ".join(sorted(names, key=lambda name: (name[0].islower(), name)))
     if name == DEMO_DATASET:
         imports.append(f"from hf_lgm import {ours}\nfrom hf_lgm.demo import load_digits_images")
         loaded = 'test = load_digits_images()["test"]'
@@ -248,9 +253,15 @@ def _snippet(repo_id: str, source: dict[str, Any], backbone: dict[str, Any]) -> 
     ]
     if columns or classes:
         lines.append(f"test = LabelledImages.from_dataset(test, {', '.join([*columns, *classes])})")
-    model = backbone.get("name", "")
+    model, _, side = backbone.get("name", "BACKBONE").partition("@")
     where = "" if is_hub_id(model) or model in DEMO_MODELS else "  # the maker's folder"
-    lines.append(f'result = evaluate_probe("{model or "BACKBONE"}", distilled, test){where}')
+    seen_through = f'"{model}"'
+    if side:
+        lines.append(
+            f'backbone = FrozenBackbone.from_pretrained("{model}", image_size={side}, resize_ratio={ratio}){where}'
+        )
+        seen_through, where = "backbone", ""
+    lines.append(f"result = evaluate_probe({seen_through}, distilled, test){where}")
     lines.append('print(f"{result.mean:.1f} ± {result.std:.1f} %")')
     return "\n".join(lines)
 
@@ -264,13 +275,13 @@ def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_re
         for name in worse_than_random(results, own, per_class)
     ]
     means = top1_rows(results, CLASS_MEAN)
-    for name, row in top1_rows(results, own).items():
-        ahead = means[name]["mean"] - row["mean"] if name in means else 0.0
-        if ahead > _FAR:
-            found.append(
-                f"Through {plain(name)} the nearest class mean of all real images is {ahead:.1f} points ahead of "
-                "them: where the means can be had, they are the better summary."
-            )
+    ahead = {name: means[name]["mean"] - row["mean"] for name, row in top1_rows(results, own).items() if name in means}
+    far = [f"{gap:.1f} points through {plain(name)}" for name, gap in ahead.items() if gap > _FAR]
+    if far:
+        found.append(
+            f"The nearest class mean of all real images is ahead of them, by {', '.join(far)}: where the means can be "
+            "had, they are the better summary."
+        )
     return found
 
 

@@ -52,8 +52,8 @@ def test_warnings():
     ]
     text = render(None, results, num_examples=3)
     assert "> **Note.** Through other these images are worth less than as many random real ones: do not use" in text
-    assert "Through other the nearest class mean of all real images is 40.5 points ahead of them" in text
-    assert "Through own" not in text
+    assert "nearest class mean of all real images is ahead of them, by 40.5 points through other: where" in text
+    assert "through own" not in text.lower()
 
 
 def test_how_it_was_made():
@@ -88,6 +88,28 @@ def test_how_it_was_made():
         assert expected in text, expected
     data = yaml.safe_load(text.split("---")[1])
     assert data["source_datasets"] == ["maker/photos"] and data["license"] == "mit"
+
+
+def test_the_snippet_knows_another_image_size_and_columns():
+    config = {
+        "source": {
+            "dataset": "maker/photos",
+            "label_column_name": "fine",
+            "has_selected_classes": True,
+            "config": "big",
+        },
+        "backbone": {"name": "maker/net@96", "resize_ratio": 1.0},
+    }
+    snippet = render(config).split("```python")[1].split("```")[0]
+    compile(snippet, "card", "exec")
+    assert len(snippet.strip().splitlines()) <= 15
+    for expected in (
+        "from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, evaluate_probe",
+        'load_dataset("maker/photos", \'big\', split="test")',
+        "test = LabelledImages.from_dataset(test, label_column_name='fine', classes=distilled.class_names)",
+        'FrozenBackbone.from_pretrained("maker/net", image_size=96, resize_ratio=1.0)',
+    ):
+        assert expected in snippet, expected
 
 
 def test_what_is_not_known_is_not_invented():

@@ -65,8 +65,8 @@ def test_the_card_tells_what_is_known(tmp_path):
     written.save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
     for expected in ("license: cc-by-4.0", "demo-digits in 6 images", "6 synthetic images, 2 of each of the 3 classes",
-                     "| | demo \\| vit |", "| distilled | 91.2 ± 0.5 |", "`max_steps=7`", "| versions | torch 1 |",
-                     "That of the real images: cc-by-4.0."):  # fmt: skip
+                     "| | demo \\| vit |", "| **distilled** | **91.2 ± 0.5** |", "`max_steps=7`",
+                     "| versions | torch 1 |", "That of the real images: cc-by-4.0."):  # fmt: skip
         assert expected in text
 
 
