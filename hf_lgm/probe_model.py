@@ -1,6 +1,7 @@
 """The probe that a few images make, with its backbone, as a model that others can load."""
 
 import copy
+import functools
 import json
 import logging
 import tempfile
@@ -139,6 +140,10 @@ class ProbeModel:
 
     def to_transformers(self) -> PreTrainedModel | None:
         """The same as the architecture's own image classifier; `None` where its head does not see our features."""
+        return self._classifier
+
+    @functools.cached_property
+    def _classifier(self) -> PreTrainedModel | None:
         model = _own_classifier(self.backbone.model, self.class_names)
         head = _head(model, len(self.class_names)) if model is not None else None
         if model is None or head is None:

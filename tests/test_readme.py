@@ -31,7 +31,7 @@ def test_every_file_and_flag_that_is_named_exists():
     root = Path(hf_lgm.__file__).parent.parent
     for path in re.findall(r"(?:scripts|recipes|docs)/[\w/]+\.\w+", README):
         assert (root / path).is_file(), path
-    places = [*(root / "scripts").glob("*.py"), root / "hf_lgm" / "arguments.py", root / "hf_lgm" / "config.py"]
+    places = [*(root / "scripts").glob("*.py"), *(root / "hf_lgm" / name for name in ("arguments.py", "config.py"))]
     script = "".join(path.read_text(encoding="utf-8") for path in places)
     launcher = {"num_processes", "num_machines", "help"}
     for flag in set(re.findall(r"--([a-z_]+)", README)) - launcher:
