@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "w
         return f"it is gated: ask for access at {page}, then run `hf auth login`."
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes(error)):
         return f"it has no such revision: {page}/tree/main lists branches and tags."
-    status = status_of(error)
+    said_by_xet = next((found for cause in causes(error) if (found := _XET_STATUS.search(str(cause)))), None)
+    status = status_of(error) or (int(said_by_xet[1]) if said_by_xet else None)
     if status is None and not is_network_error(error):
         said = dict.fromkeys((str(cause).strip() or type(cause).__name__).splitlines()[0] for cause in causes(error))
         return f"{': '.join(line.rstrip('.') for line in said)}."
@@ -70,6 +72,10 @@ _ADVICE = {
     429: "too many requests: wait some minutes, then run the same command again.",
     503: "{endpoint} can't be reached, or is too busy: run the same command again when it is back.",
 }
+
+
+# hf_xet, which tries again by itself, has no exception types for what the server answered.
+_XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 
 
 @functools.cache

@@ -5,12 +5,15 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import lz4.frame
 
 TOKEN = "hf_a_token_that_may_do_everything"
 READ_TOKEN = "hf_a_token_that_may_read"
@@ -66,7 +69,8 @@ class Hub:
         repos: By ("models" or "datasets", "user/name").
         private: Ids that are only there with a token.
         gated: Ids whose files nobody may read.
-        uploads: Files by sha256 that were uploaded and not committed yet.
+        uploads: Files by sha256 that were uploaded by LFS.
+        chunks: Parts of files that were uploaded by xet.
         faults: What goes wrong; each is used up.
         requests: Method and path of everything that was asked.
     """
@@ -76,6 +80,7 @@ class Hub:
     private: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)
     uploads: dict[str, bytes] = field(default_factory=dict)
+    chunks: list[bytes] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -90,6 +95,14 @@ class Hub:
         """What a clone of the main branch would have."""
         repo = self.repos[kind, repo_id]
         return repo.commits[repo.head]
+
+    def upload(self, oid: str, size: int) -> bytes:
+        """A file by its sha256, which came by LFS, or by xet as chunks in a row."""
+        for first in range(len(self.chunks)):
+            data = b"".join(self.chunks[first:])[:size]
+            if hashlib.sha256(data).hexdigest() == oid:
+                return data
+        return self.uploads[oid]
 
     def fault_of(self, request: str) -> Fault | None:
         """The fault that meets a request, which is one less from now on."""
@@ -122,6 +135,7 @@ _API = re.compile(
     r"(?:/(revision|tree|paths-info|preupload|commit|tag|refs)(?:/([^/]+))?(?:/(.*))?)?"
 )
 _FILE = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_SAME_FOR_ALL: dict[str, dict] = {"/": {}, "/api/validate-yaml": {"errors": [], "warnings": []}}
 _LFS = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
@@ -175,12 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _route(self, path: str, body: bytes) -> None:
-        if path == "/":
-            self._send(200)
-        elif path == "/api/validate-yaml":
-            self._send_json({"errors": [], "warnings": []})
+        if path in _SAME_FOR_ALL:
+            self._send_json(_SAME_FOR_ALL[path])
         elif path == "/api/repos/create":
             self._create(json.loads(body))
+        elif path.startswith(("/v1/", "/v2/")) or path.endswith("/xet-write-token/main"):
+            self._xet(path, body)
         elif path.startswith("/lfs/"):
             self._upload(path.removeprefix("/lfs/"), body)
         elif found := _LFS.fullmatch(path):
@@ -248,6 +262,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.uploads[name] = body
         return self._send(200)
 
+    def _xet(self, path: str, body: bytes) -> None:
+        """What hf_xet asks of a content store: it takes chunks, and knows none of them beforehand."""
+        if path.endswith("/xet-write-token/main"):
+            return self._send_json({"casUrl": self.hub.url, "accessToken": "t", "exp": int(time.time()) + 3600})
+        if path.startswith("/v1/xorbs/"):
+            self.hub.chunks += _chunks_of(body)
+            return self._send_json({"was_inserted": True})
+        if path.startswith("/v2/shards"):
+            return self._send(200, b'{"type": "result", "result": 1}\n', {"Content-Type": "application/x-ndjson"})
+        return self._send(404)  # no grants to upload elsewhere, no chunks of others, no telemetry
+
     def _api(self, repo_id: str, repo: Repo, what: str | None, revision: str, inside: str, body: bytes) -> None:
         commit = repo.resolve(revision)
         if commit is None:
@@ -311,7 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                files[value["path"]] = self.hub.uploads[value["oid"]]
+                files[value["path"]] = self.hub.upload(value["oid"], value["size"])
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
         commit = repo.commit(files)
@@ -349,6 +374,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+
+def _chunks_of(xorb: bytes) -> list[bytes]:
+    """The chunks of a xorb: each is a version, its length, its compression (0 none, 1 LZ4), its full length, data."""
+    chunks, at = [], 0
+    while at < len(xorb) and xorb[at] == 0:
+        size, scheme = int.from_bytes(xorb[at + 1 : at + 4], "little"), xorb[at + 4]
+        data = xorb[at + 8 : at + 8 + size]
+        chunks.append({0: bytes, 1: lz4.frame.decompress}[scheme](data))
+        at += 8 + size
+    return chunks
 
 
 def _git_oid(data: bytes) -> str:

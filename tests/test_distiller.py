@@ -349,6 +349,7 @@ def test_sigkill_at_a_random_step(tmp_path, step):
     assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), killed_after
 
 
+@pytest.mark.slow
 def test_ten_thousand_classes(backbone, tmp_path):
     args = LGMConfig(str(tmp_path), max_steps=1, views_per_step=1, disable_tqdm=True, eval_seeds=1)
     dataset = make_dataset(per_class=1, classes=10_000, side=4)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, serve
+from hub_server import TOKEN, Fault, serve
 from test_distilled_set import make_set
 from transformers import pipeline
 
@@ -101,6 +101,49 @@ def test_a_colleague_gets_the_same_pixels(published, elsewhere, hub, folder):
     pixels = hashlib.sha256(b"".join(image.tobytes() for image in here.dataset["image"][:])).hexdigest()
     for way, found in json.loads(elsewhere("-c", COLLEAGUE).stdout).items():
         assert found == [pixels, here.labels.tolist(), here.class_names], way
+
+
+XET = """
+from test_distilled_set import make_set
+from hf_lgm import DistilledSet
+
+images = make_set(12, 3, size=64)
+try:
+    images.push_to_hub("user/set", tag="v1.0")
+    print(DistilledSet.from_pretrained("user/set").fingerprint == images.fingerprint)
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (None, "True"),
+        (Fault("POST /api/datasets/user/set/commit", "drop after"), "True"),  # committed once
+        (Fault("POST /v1/xorbs", 503), "True"),
+        (Fault("POST /v2/shards", "drop before"), "True"),
+        (Fault("GET /api/datasets/user/set/xet-write-token", 403, times=1000), "the token may not do this: make one"),
+    ],
+)
+def test_by_xet(fault, said, tmp_path):
+    with serve() as hub:
+        hub.faults = [fault] if fault else []
+        environment = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+        command = [sys.executable, "-c", XET]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "HF_HUB_OFFLINE": "0", **environment},
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert said in done.stdout, done.stderr[-2000:]
+        repo = hub.repos["datasets", "user/set"]
+        is_there = said == "True"
+        assert (len(repo.commits), list(repo.tags)) == ((2, ["v1.0"]) if is_there else (1, []))
+        assert bool(hub.chunks) == is_there and not any("/lfs/" in request for request in hub.requests)
 
 
 def test_only_the_set_is_published_and_nothing_of_this_machine(published, hub, folder):
