@@ -44,8 +44,9 @@ def call_model(model: nn.Module, pixels: torch.Tensor) -> Any:
         model (`torch.nn.Module`): A model that [`prepare`] has seen.
         pixels (`torch.Tensor`): Shape (B, 3, side, side).
     """
-    encode: Any = model.get_image_features if takes_text(model) else model
-    accepted = _argument_names(model, "get_image_features" if takes_text(model) else "forward")
+    method = image_method(model)
+    encode: Any = model if method == "forward" else getattr(model, method)
+    accepted = _argument_names(model, method)
     side = pixels.shape[-1]
     if {"pixel_attention_mask", "spatial_shapes"} <= set(accepted):  # SigLIP 2 with native aspect ratio
         return encode(**_as_patches(pixels, vision_config(model).patch_size))
@@ -56,6 +57,11 @@ def call_model(model: nn.Module, pixels: torch.Tensor) -> Any:
         num_patches = (side // vision_config(model).patch_size) ** 2
         kwargs["noise"] = torch.arange(num_patches, device=pixels.device).expand(len(pixels), -1)
     return encode(pixels, **kwargs)
+
+
+def image_method(model: nn.Module) -> str:
+    """The name of the method that images go through."""
+    return "get_image_features" if takes_text(model) else "forward"
 
 
 def vision_config(model: nn.Module) -> Any:

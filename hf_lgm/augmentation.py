@@ -1,5 +1,10 @@
-"""Random views of images: differentiable, batched, a function of (seed, step, image) and of nothing else."""
+"""Random views of images: differentiable, batched, a function of (seed, step, image) and of nothing else.
 
+Whatever is drawn for a view is drawn on the CPU and is a few numbers, so that all devices make the same views and none
+has to wait: its noise is a window of one long row of normal numbers, which is the same for the whole run.
+"""
+
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from .parallel import to_device
 from .randomness import seeded_generator
+
+# 16 MB, and four million windows: two views of one step that overlap do so shifted, and white noise has no memory.
+_NORMALS = 2**22
 
 
 @dataclass(frozen=True)
@@ -72,11 +81,11 @@ def random_views(
         return images.new_zeros(0, channels, size, size)
     generators = [seeded_generator(seed, purpose, step, image_id) for image_id in image_ids]
     boxes = torch.stack([_crop_boxes(num_views, settings, g) for g in generators])  # (n, K, 4)
-    views = _crop(images, boxes.to(images), size)
+    views = _crop(images, to_device(boxes.to(images.dtype), images.device), size)
     if settings.noise_std == 0 and settings.noise_mean == 0 or settings.noise_probability == 0:
         return views
-    noisy = torch.stack([torch.rand(num_views, generator=g) < settings.noise_probability for g in generators])
-    return views + _noise(views, noisy, settings, (seed, f"{purpose} noise", step), image_ids)
+    drawn = torch.cat([torch.rand(num_views, 3, generator=g) for g in generators])  # (n * K, 3)
+    return _add_noise(views, drawn, settings, seed)
 
 
 def _crop_boxes(num_views: int, settings: ViewSettings, generator: torch.Generator) -> torch.Tensor:
@@ -112,19 +121,21 @@ def _crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     return crops.reshape(n * num_views, -1, size, size)
 
 
-def _noise(
-    views: torch.Tensor,
-    noisy: torch.Tensor,
-    settings: ViewSettings,
-    key: tuple[int, str, int],
-    image_ids: Sequence[int],
-) -> torch.Tensor:
-    """Gaussian noise of the shape of `views` where `noisy` (n, K) says so, else zero; drawn on the views' device."""
-    seed, purpose, step = key
-    noise = torch.zeros_like(views).reshape(*noisy.shape, *views.shape[1:])
-    for row, image_id in enumerate(image_ids):
-        generator = seeded_generator(seed, purpose, step, image_id, device=views.device)
-        which = noisy[row].nonzero()[:, 0].to(views.device)
-        drawn = torch.randn(len(which), *views.shape[1:], generator=generator, dtype=views.dtype, device=views.device)
-        noise[row, which] = drawn * settings.noise_std + settings.noise_mean
-    return noise.reshape_as(views)
+def _add_noise(views: torch.Tensor, drawn: torch.Tensor, settings: ViewSettings, seed: int) -> torch.Tensor:
+    """Gaussian noise on some of the views, in place; `drawn` (n * K, 3) says of each whether, and which window."""
+    is_noisy, place, sign = drawn.unbind(dim=1)
+    which = (is_noisy < settings.noise_probability).nonzero()[:, 0]  # on the CPU: no device is waited for
+    row = _normal_row(seed, views[0].numel(), views.dtype, views.device)
+    windows = row.unfold(0, views[0].numel(), 1)
+    starts = (place[which] * len(windows)).long().clamp(max=len(windows) - 1)
+    scale = settings.noise_std * torch.where(sign[which] < 0.5, -1.0, 1.0).to(views.dtype)
+    which, starts, scale = (to_device(numbers, views.device) for numbers in (which, starts, scale))
+    noise = windows[starts].mul_(scale[:, None]).add_(settings.noise_mean)
+    return views.flatten(1).index_add_(0, which, noise).view_as(views)
+
+
+@functools.lru_cache(maxsize=2)
+def _normal_row(seed: int, window: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Normal numbers, so many that windows of them hardly ever meet the same ones at the same pixel."""
+    length = max(_NORMALS, 8 * window)
+    return torch.randn(length, generator=seeded_generator(seed, "noise")).to(device, dtype)

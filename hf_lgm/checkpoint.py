@@ -32,12 +32,14 @@ class Checkpoint:
         state (`TrainerState`): Transformers' state, with the number of steps done.
         identity (`dict`): Settings and data that decide the result.
         seconds (`float`): Time spent on the steps so far.
+        chunk_size (`int`, *optional*): Images encoded at a time; changes no more than the rounding.
     """
 
     tensors: dict[str, torch.Tensor]
     state: TrainerState
     identity: dict[str, Any]
     seconds: float
+    chunk_size: int | None = None
 
     def save(self, output_dir: str | Path) -> Path:
         """Write to `checkpoint-<step>`, under another name until it is whole."""
@@ -47,7 +49,7 @@ class Checkpoint:
         temporary.mkdir(parents=True)
         save_file(self.tensors, temporary / _TENSORS)
         self.state.save_to_json(str(temporary / _STATE))
-        run = {"seconds": self.seconds, "identity": self.identity}
+        run = {"seconds": self.seconds, "chunk_size": self.chunk_size, "identity": self.identity}
         (temporary / _RUN).write_text(json.dumps(run, indent=2))
         for file in temporary.iterdir():  # on the disk before the name says so, in case the machine stops
             with file.open("rb") as handle:
@@ -72,7 +74,8 @@ class Checkpoint:
         try:
             run = json.loads((folder / _RUN).read_text())
             state = TrainerState.load_from_json(str(folder / _STATE))
-            return cls(load_file(folder / _TENSORS), state, run["identity"], run["seconds"])
+            tensors = load_file(folder / _TENSORS)
+            return cls(tensors, state, run["identity"], run["seconds"], run.get("chunk_size"))
         except (SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"--resume_from_checkpoint: '{folder}' is damaged ({error}): remove it.") from error
 
@@ -119,7 +122,13 @@ def load_state_tensors(
         with torch.no_grad():
             level.copy_(tensors[f"level.{number}"][rows])
         moments = {name: tensors[f"{name}.{number}"][rows].to(level) for name in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[level] = {"step": tensors["step"].clone(), **moments}
+        step = tensors["step"].clone()
+        optimizer.state[level] = {"step": step.to(level.device) if is_fused(level) else step, **moments}
+
+
+def is_fused(level: torch.Tensor) -> bool:
+    """Whether Adam takes one pass over a parameter and keeps its step there; without it, it wants as much again."""
+    return level.device.type == "cuda"
 
 
 def all_checkpoints(output_dir: str | Path) -> list[Path]:

@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 from .checkpoint import all_checkpoints
 from .config import ignored_fields
 from .distilled_set import DATA_FILE, PUBLISHED_FILES
+from .parallel import check_launch
 
 # What a user can mend: files, the Hub, the disk, a missing package, a dataset, the memory, a setting.
 _MENDABLE = (
@@ -116,7 +117,7 @@ def run_script(main: Callable[[], None]) -> None:
     logging.getLogger("hf_lgm").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     _use_all_cores()
     try:
-        _check_launch()
+        check_launch()
         main()
     except _MENDABLE as error:
         if os.environ.get("HF_LGM_TRACEBACK"):
@@ -125,15 +126,6 @@ def run_script(main: Callable[[], None]) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             advice = " Use a smaller --chunk_size, --views_per_step or --per_device_eval_batch_size."
         sys.exit(f"\nerror: {error}{advice}\n(HF_LGM_TRACEBACK=1 shows where)")
-
-
-def _check_launch() -> None:
-    """`accelerate launch --cpu --num_processes 2` starts one process and says nothing."""
-    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise ValueError(
-            "This launch was meant for several processes and started one. For several on a CPU: "
-            "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 scripts/distill.py"
-        )
 
 
 def _use_all_cores() -> None:

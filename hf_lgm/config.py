@@ -20,7 +20,7 @@ from .synthetic import Parameterization
 Initialization = Literal["noise", "centroid", "random"]
 RealFeatures = Literal["cached", "online"]
 
-# Inherited fields that do what Transformers documents; bf16 is the precision of the backbone's weights.
+# Inherited fields that do what Transformers documents; bf16 and torch_compile are about the backbone.
 HONOURED = (
     "output_dir",
     "max_steps",
@@ -30,6 +30,9 @@ HONOURED = (
     "adam_epsilon",
     "seed",
     "bf16",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
     "use_cpu",
     "logging_steps",
     "logging_first_step",
@@ -105,8 +108,12 @@ class LGMConfig(TrainingArguments):
         probe_std (`float`, *optional*, defaults to 0.01): Standard deviation of the random probe's weights. Zero
             matches class means alone, which is SFM (arXiv 2602.05391).
         chunk_size (`int`, *optional*): Synthetic images encoded at a time on each process; where not given, as many as
-            make 128 views. The result does not depend on it, memory does (an estimated 13 GB for 128 views through a
-            ViT-B at 224 pixels), and more than one chunk costs a second forward pass.
+            fit into the memory of a GPU, and on a CPU as many as make 128 views. The result does not depend on it,
+            memory does, and all chunks but one cost a second forward pass.
+        bf16 (`bool`, *optional*): Precision of the backbone's weights, bfloat16 or float32; where not given, bfloat16
+            on GPUs that have it. The objective is always computed in float32.
+        torch_compile (`bool`, *optional*, defaults to `False`): Compile the backbone, with `torch_compile_backend` and
+            `torch_compile_mode` as in Transformers.
         eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
         eval_protocol (`str`, *optional*, defaults to `"fast"`): How they are trained, `"fast"` or `"paper"`, see
             [`ProbeProtocol`].
@@ -126,6 +133,10 @@ class LGMConfig(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep; the oldest go first."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass without gradient."})
 
+    bf16: bool | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Backbone in bfloat16 or float32; bfloat16 on GPUs that have it, if not given."},
+    )
     resume_from_checkpoint: str | None = field(
         default=None,
         metadata={"help": "A checkpoint's folder, or 'auto': the newest in --output_dir, if any."},
@@ -160,9 +171,7 @@ class LGMConfig(TrainingArguments):
     probe_std: float = field(default=0.01, metadata={"help": "Standard deviation of the random probe; 0 is SFM."})
     chunk_size: int | None = field(
         default=None,
-        metadata={
-            "help": "Synthetic images encoded at a time: less memory, same result, more time; 128 views' worth."
-        },
+        metadata={"help": "Synthetic images encoded at a time: less memory, same result, more time; as many as fit."},
     )
     eval_seeds: int = field(default=5, metadata={"help": "Probes that an accuracy is the mean of."})
     eval_protocol: ProtocolName = field(
@@ -178,6 +187,7 @@ class LGMConfig(TrainingArguments):
     def __post_init__(self) -> None:
         self._check_inherited_fields()
         self._check_values()
+        self.bf16 = self._bf16_by_default if self.bf16 is None else self.bf16
         super().__post_init__()
         if self.eval_strategy == "epoch" or self.save_strategy in ("epoch", "best"):
             raise ValueError(
@@ -210,9 +220,9 @@ class LGMConfig(TrainingArguments):
         return cls(**{**settings, **overrides})
 
     @property
-    def images_per_chunk(self) -> int:
-        """`chunk_size`, or the default for the number of views."""
-        return self.chunk_size or max(1, _VIEWS_PER_CHUNK // self.views_per_step)
+    def default_chunk_size(self) -> int:
+        """Images encoded at a time where nothing says how many fit, as on a CPU: for the speed as good as any."""
+        return max(1, _VIEWS_PER_CHUNK // self.views_per_step)
 
     @property
     def probe_protocol(self) -> ProbeProtocol:
@@ -224,6 +234,11 @@ class LGMConfig(TrainingArguments):
         """How views of the synthetic images are made."""
         areas: Any = tuple(self.crop_scale)
         return ViewSettings(self.flip, areas, noise_std=self.noise_std, noise_mean=self.noise_mean)
+
+    @property
+    def _bf16_by_default(self) -> bool:
+        is_gpu = torch.cuda.is_available() and not self.use_cpu
+        return is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
     def check_streaming(self) -> None:
         """Refuse settings that need the real images more than once.
@@ -248,7 +263,8 @@ class LGMConfig(TrainingArguments):
     def changed_settings(self) -> list[str]:
         """Which of these are not at their defaults."""
         fields_ = {f.name: f for f in dataclasses.fields(LGMConfig)}
-        return [name for name, value in self.own_settings().items() if value != _default(fields_[name])]
+        defaults = {name: _default(of) for name, of in fields_.items()} | {"bf16": self._bf16_by_default}
+        return [name for name, value in self.own_settings().items() if value != defaults[name]]
 
     def _check_inherited_fields(self) -> None:
         for name, default in ignored_fields().items():

@@ -23,6 +23,7 @@ from .backbone import FrozenBackbone
 from .baselines import centroid_rows, random_rows, real_image_set
 from .callbacks import LossBar, Timelapse
 from .checkpoint import checkpoint_signals
+from .chunking import BYTES_PER_PIXEL, find_chunk_size
 from .config import LGMConfig
 from .data import LabelledImages
 from .distilled_set import DistilledSet
@@ -31,7 +32,7 @@ from .evaluation import evaluate_probe
 from .features import OnlineFeatures, extract_features
 from .loading import align_classes, check_classes
 from .objectives import LabelledFeatures, balanced_weights, feature_gradient, uniform_weights
-from .parallel import gather_rows, owned_range
+from .parallel import check_processes, gather_rows, owned_range, to_device
 from .probe import ProbeProtocol
 from .provenance import describe_images
 from .randomness import seeded_generator
@@ -82,9 +83,12 @@ class LGMDistiller(ResumableRun):
         if eval_dataset is None and self.args.eval_strategy != "no":
             raise ValueError("eval_strategy needs an eval_dataset to evaluate on.")
         self.accelerator = Accelerator(cpu=self.args.use_cpu)
+        check_processes(self.accelerator)
         self.backbone = FrozenBackbone.wrap(model, processing_class).to(self.accelerator.device)
-        if self.args.bf16:
-            self.backbone.cast(torch.bfloat16)
+        if self.args.bf16 and self.backbone.dtype == torch.float32:
+            self.backbone = self.backbone.cast(torch.bfloat16)
+        if self.args.torch_compile:
+            self.backbone.compile_model(self.args.torch_compile_backend, self.args.torch_compile_mode)
         encoder = StreamEncoder([self.backbone], self.accelerator, self.args.per_device_eval_batch_size)
         self.train_images = LabelledImages.wrap(train_dataset, encoder)
         check_classes(self.train_images, self.args.images_per_class)
@@ -92,7 +96,7 @@ class LGMDistiller(ResumableRun):
         if eval_dataset is not None:
             self.eval_images = align_classes(LabelledImages.wrap(eval_dataset, encoder), self.train_images.class_names)
         self.provenance = provenance or {}
-        self.seconds, self.results = 0.0, []
+        self.seconds, self.results, self.chunk_size = 0.0, [], self.args.chunk_size
         self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)
         self.owned = owned_range(len(self.labels), self.accelerator.process_index, self.accelerator.num_processes)
         self.images = self._new_images()
@@ -127,6 +131,7 @@ class LGMDistiller(ResumableRun):
         self._start(resume_from_checkpoint)
         started, seconds_before = time.time(), self.seconds
         real_features = self._real_features()
+        self.chunk_size = self.chunk_size or self._find_chunk_size()
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         with checkpoint_signals() as signals:
             for step in range(self.state.global_step, self.args.max_steps):
@@ -158,11 +163,11 @@ class LGMDistiller(ResumableRun):
         """
         self.optimizer.zero_grad(set_to_none=True)
         self.results = []  # were those of other images
+        W = to_device(self._draw_probe(step), self.accelerator.device)  # (C, D)
         encode = functools.partial(self._encode_views, step=step)
-        encoding = ChunkedEncoding(encode, self.images(), torch.tensor(self.owned), self.args.images_per_chunk)
+        encoding = ChunkedEncoding(encode, self.images(), torch.tensor(self.owned), self.chunk_size)
         z = gather_rows(self.accelerator, encoding.z, len(self.labels)).flatten(0, 1)  # (n * K, D)
-        y = self.labels.repeat_interleave(self.args.views_per_step).to(z.device)
-        W = self._draw_probe(step).to(z.device)  # (C, D)
+        y = self._view_labels
         loss, dz = feature_gradient(LabelledFeatures(z, y, uniform_weights(y)), real, W)
         dz = dz.unflatten(0, (len(self.labels), self.args.views_per_step))  # (n, K, D)
         encoding.backward(dz[self.owned.start : self.owned.stop])
@@ -233,6 +238,24 @@ class LGMDistiller(ResumableRun):
             pixels, image_ids.tolist(), views, self.backbone.image_size, self.args.views, self.args.seed, step
         )
         return self.backbone(crops).unflatten(0, (len(pixels), views))
+
+    @functools.cached_property
+    def _view_labels(self) -> torch.Tensor:
+        """Shape (n * K,), on the device."""
+        return self.labels.repeat_interleave(self.args.views_per_step).to(self.accelerator.device)
+
+    def _find_chunk_size(self) -> int:
+        """As many images as fit beside all that the steps will need; a fixed number where the device does not say."""
+        side, channels = self.images.size, self.backbone.mean.shape[1]
+        count = len(self.owned)
+
+        def run_chunk(count: int) -> None:
+            pixels = self.backbone.mean.new_zeros(count, channels, side, side).requires_grad_()
+            self._encode_views(pixels, torch.arange(count), step=0).sum().backward()
+
+        reserved = int(BYTES_PER_PIXEL * count * channels * side**2)
+        found = find_chunk_size(run_chunk, count, reserved, self.accelerator.device)
+        return found or self.args.default_chunk_size
 
     def _draw_probe(self, step: int) -> torch.Tensor:
         generator = seeded_generator(self.args.seed, "probe", step)

@@ -10,9 +10,10 @@ EncodeChunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class ChunkedEncoding:
     """The features of images, computed chunk by chunk, and the way back for a gradient on them.
 
-    An objective needs all features at once, but nothing else of the images. So with several chunks they are
-    encoded without graph, and once more, one chunk at a time, when the objective's gradient is known. `encode` must do
-    the same both times, randomness included. With one chunk the graph is kept and nothing is computed twice.
+    An objective needs all features at once, but nothing else of the images. So the chunks are encoded without graph,
+    and once more, one at a time, when the objective's gradient is known. The last one keeps its graph, which takes no
+    more memory than the others will; with a single chunk nothing is computed twice. `encode` must do the same both
+    times, randomness included.
 
     Args:
         encode (`Callable`): From pixels (m, 3, side, side) and image numbers (m,) to features (m, …).
@@ -26,28 +27,29 @@ class ChunkedEncoding:
     ) -> None:
         self._encode = encode
         self._pixels = pixels
-        self._size = chunk_size or max(1, len(pixels))
-        self._chunks = list(zip(pixels.split(self._size), image_ids.split(self._size), strict=True))
-        self._keeps_graph = len(self._chunks) == 1
-        with torch.set_grad_enabled(self._keeps_graph):
-            self._features = torch.cat([encode(chunk, ids) for chunk, ids in self._chunks])
+        self._image_ids = image_ids
+        size = chunk_size or max(1, len(pixels))
+        self._chunks = [slice(start, start + size) for start in range(0, max(1, len(pixels)), size)]
+        with torch.no_grad():
+            features = [self._encoded(chunk)[1] for chunk in self._chunks[:-1]]
+        self._last = self._encoded(self._chunks[-1])
+        self.z = torch.cat([*features, self._last[1].detach()])
 
-    @property
-    def z(self) -> torch.Tensor:
-        """The features, of shape (n, …), without graph."""
-        return self._features.detach()
+    z: torch.Tensor
+    """The features, of shape (n, …), without graph."""
 
     def backward(self, dz: torch.Tensor) -> None:
         """Take a gradient on the features, of shape (n, …), through the backbone into what is optimised."""
-        if len(self._pixels) == 0:  # a process that owns no image
-            self._pixels.backward(torch.zeros_like(self._pixels))
-            return
-        if self._keeps_graph:
-            self._features.backward(dz)
-            return
-        gradients = []
-        for (chunk, ids), dz_chunk in zip(self._chunks, dz.split(self._size), strict=True):
-            leaf = chunk.detach().requires_grad_()
-            self._encode(leaf, ids).backward(dz_chunk)
-            gradients.append(leaf.grad)
-        self._pixels.backward(torch.cat(gradients))
+        gradient = torch.zeros_like(self._pixels)
+        encoded = self.__dict__.pop("_last")  # its graph goes before there is another
+        for chunk in reversed(self._chunks):
+            pixels, features = encoded or self._encoded(chunk)
+            if len(pixels):  # a process may own no image
+                (gradient[chunk],) = torch.autograd.grad(features, pixels, dz[chunk])
+            encoded, features = None, features.detach()
+        self._pixels.backward(gradient)
+
+    def _encoded(self, chunk: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """A chunk's pixels, with a gradient of their own (a part's would have the size of the whole), and features."""
+        pixels = self._pixels.detach()[chunk].requires_grad_()
+        return pixels, self._encode(pixels, self._image_ids[chunk])

@@ -1,7 +1,44 @@
-"""Who owns which rows, and how rows of unequal number come together."""
+"""Who owns which rows, how rows of unequal number come together, and how numbers reach a device."""
+
+import os
 
 import torch
 from accelerate import Accelerator
+
+_SEVERAL = "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 scripts/distill.py"
+
+
+def check_launch() -> None:
+    """Refuse launches that could not be what was meant.
+
+    Raises:
+        ValueError: If several processes were meant and one was started (`accelerate launch --cpu --num_processes 2`
+            does so and says nothing), or weights would be sharded, of which there are none to train.
+    """
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            f"This launch was meant for several processes and started one. For several on a CPU: {_SEVERAL}"
+        )
+    for kind in ("DeepSpeed", "FSDP"):
+        if os.environ.get(f"ACCELERATE_USE_{kind.upper()}", "false").lower() in ("1", "true"):
+            raise ValueError(
+                f"This launch asks for {kind}, which shards weights, and here none are trained: start it without, "
+                "accelerate launch --num_processes N scripts/distill.py; each process owns a part of the images."
+            )
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Refuse processes that were started together and do not know each other, so that each would do all the work.
+
+    Raises:
+        ValueError: If there are some.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != accelerator.num_processes:
+        raise ValueError(
+            f"This launch started {started} processes, of which each works alone ({accelerator.num_processes} "
+            f"connected). For several on a CPU: {_SEVERAL}"
+        )
 
 
 def owned_range(total: int, rank: int, world: int) -> range:
@@ -24,3 +61,13 @@ def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> tor
     padded[: len(rows)] = rows
     parts = accelerator.gather(padded).split(longest)
     return torch.cat([part[: len(owned_range(total, rank, world))] for rank, part in enumerate(parts)])
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy on a device, or the tensor itself if it is there; the host does not wait for what the device has to do.
+
+    From memory that is not pinned it would.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

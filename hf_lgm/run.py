@@ -1,5 +1,6 @@
 """What any optimisation of images has: logs, checkpoints, signals, going on where it stopped, saving, publishing."""
 
+import functools
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from transformers.trainer_callback import CallbackHandler
 from .checkpoint import (
     Checkpoint,
     all_checkpoints,
+    is_fused,
     load_state_tensors,
     remove_later_checkpoints,
     remove_old_checkpoints,
@@ -43,6 +45,7 @@ class ResumableRun(ABC):
     labels: torch.Tensor
     owned: range
     seconds: float
+    chunk_size: int | None
     results: list[dict[str, Any]]
     _bad_step: torch.Tensor
 
@@ -66,7 +69,8 @@ class ResumableRun(ABC):
         """Adam, without memory."""
         args = self.args
         betas = (args.adam_beta1, args.adam_beta2)
-        return torch.optim.Adam(self.images.parameters(), args.learning_rate, betas, args.adam_epsilon)
+        fused = is_fused(self.images.levels[0]) or None
+        return torch.optim.Adam(self.images.parameters(), args.learning_rate, betas, args.adam_epsilon, fused=fused)
 
     @abstractmethod
     def _identity(self) -> dict[str, Any]:
@@ -148,7 +152,14 @@ class ResumableRun(ABC):
         own = max(signals, default=0)
         if self.accelerator.num_processes == 1:
             return own
-        return int(self.accelerator.gather(torch.tensor([own], device=self.accelerator.device)).max())
+        agreed = torch.tensor(own)
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX, group=self._host_group)
+        return int(agreed)
+
+    @functools.cached_property
+    def _host_group(self) -> torch.distributed.ProcessGroup:
+        """The processes' hosts: what they tell each other waits for no device."""
+        return torch.distributed.new_group(backend="gloo")
 
     def _log(self, logs: dict[str, float]) -> None:
         self.state.log_history.append({**logs, "step": self.state.global_step})
@@ -189,7 +200,7 @@ class ResumableRun(ABC):
                 remove_later_checkpoints(args.output_dir, self.state.global_step)
             logger.info("Going on at step %d from %s", self.state.global_step, folder)
         else:
-            self.state, self.seconds = TrainerState(), 0.0
+            self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, self.args.chunk_size
             self._initialize_images()
             self.optimizer = self._new_optimizer()
         logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
@@ -211,7 +222,8 @@ class ResumableRun(ABC):
                 "good checkpoint. Try a smaller --learning_rate."
             )
         if self.accelerator.is_main_process:
-            Checkpoint(tensors, self.state, self._identity(), self.seconds).save(self.args.output_dir)
+            checkpoint = Checkpoint(tensors, self.state, self._identity(), self.seconds, self.chunk_size)
+            checkpoint.save(self.args.output_dir)
             remove_old_checkpoints(self.args.output_dir, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
@@ -225,3 +237,4 @@ class ResumableRun(ABC):
         rows = slice(self.owned.start, self.owned.stop)
         load_state_tensors(checkpoint.tensors, rows, self.images, self.optimizer)
         self.state, self.seconds = checkpoint.state, checkpoint.seconds
+        self.chunk_size = self.args.chunk_size or checkpoint.chunk_size

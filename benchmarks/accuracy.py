@@ -1,0 +1,152 @@
+"""Accuracy against seconds: the paper's algorithm as its authors run it, with our learning rate and growth, and ours.
+
+python benchmarks/accuracy.py --model MODEL_A --eval_models MODEL_B --dataset PATH_OR_ID
+
+The runs follow each other in one process. Seconds count all that a run does but evaluation: ours starts with an empty
+cache, so that encoding the real images is in it; the reference finds them decoded and resized, in memory.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_CACHE = tempfile.TemporaryDirectory(prefix="hf_lgm-benchmark-")
+os.environ["HF_ASSETS_CACHE"] = _CACHE.name  # read once, when huggingface_hub is imported
+
+import torch  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from reference import Reference  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
+
+from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller  # noqa: E402
+from hf_lgm.arguments import DataArguments, ModelArguments  # noqa: E402
+from hf_lgm.cli import parse_arguments, run_script  # noqa: E402
+from hf_lgm.evaluation import Evaluation  # noqa: E402
+from hf_lgm.features import SquareImages  # noqa: E402
+
+# Learning rate, steps, and steps between two levels where they are not spread over the start as ours are.
+REFERENCES = {"reference": (2e-3, 5001, 200), "reference, our lr and growth": (2e-2, 900, None)}
+SNAPSHOTS = [25, 50, 100, 150, 200, 250, 300, 400, 500, 600, 750, 900, *range(1000, 5001, 500)]
+
+
+@dataclass
+class AccuracyArguments:
+    """What is measured."""
+
+    eval_models: list[str] = field(default_factory=list, metadata={"help": "Backbones for transfer."})
+    runs: list[str] = field(
+        default_factory=lambda: ["ours", *REFERENCES], metadata={"help": "Which runs, in this order."}
+    )
+    step_limit: int = field(default=10_000, metadata={"help": "Stop every run after so many steps."})
+
+
+class Clock:
+    """Seconds of a run without those in which it is paused; a curve of accuracies on the way."""
+
+    def __init__(self, measure: Callable[[torch.Tensor], dict[str, float]], seen: Callable[[dict], None]) -> None:
+        self.measure, self.seen = measure, seen
+        self.started, self.paused = time.perf_counter(), 0.0
+
+    def snapshot(self, step: int, pixels: Callable[[], torch.Tensor]) -> None:
+        """Evaluate after some of the steps."""
+        if step not in SNAPSHOTS:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        stopped = time.perf_counter()
+        seconds = stopped - self.started - self.paused
+        with torch.no_grad():
+            images = pixels()
+        self.seen({"step": step, "seconds": round(seconds, 1), **self.measure(images)})
+        self.paused += time.perf_counter() - stopped
+
+
+class Snapshots(TrainerCallback):
+    """Tells a clock of our steps."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After each of them."""
+        self.clock.snapshot(state.global_step, kwargs["model"])
+
+
+def run_ours(backbone: FrozenBackbone, train: LabelledImages, args: LGMConfig, clock: Clock) -> None:
+    """Our algorithm, at its defaults unless flags say otherwise."""
+    LGMDistiller(backbone, args, train, callbacks=[Snapshots(clock)]).train()
+
+
+def run_reference(
+    name: str, backbone: FrozenBackbone, train: LabelledImages, args: LGMConfig, clock: Clock, step_limit: int
+) -> None:
+    """The paper's, on images that are decoded already."""
+    rate, steps, growth_steps = REFERENCES[name]
+    device, side = backbone.mean.device, backbone.preprocessing.synthetic_size
+    decoded = SquareImages(train, side, 1.0)
+    real = torch.stack([decoded[row] for row in range(len(train))]).to(device)
+    levels = side.bit_length()
+    clock.started = time.perf_counter()
+    reference = Reference(
+        backbone,
+        real,
+        train.labels.to(device),
+        backbone.image_size,
+        args.images_per_class,
+        args.views_per_step,
+        rate,
+        growth_steps or 0.32 * LGMConfig.max_steps / levels,
+        args.seed,
+    )
+    backbone.model.requires_grad_(True)
+    for step in range(1, min(steps, step_limit) + 1):
+        reference.step()
+        clock.snapshot(step, reference.images)
+    backbone.model.requires_grad_(False)
+
+
+def main() -> None:
+    """Run all; keep what is found after every evaluation."""
+    types = (ModelArguments, DataArguments, LGMConfig, AccuracyArguments)
+    model_args, data_args, args, own = parse_arguments(types, __doc__, sys.argv[1:])
+    backbones = model_args.load([*model_args.model[:1], *own.eval_models])
+    accelerator = Accelerator(cpu=args.use_cpu)
+    train, real = data_args.load(data_args.choose(model_args.model), backbones, args)
+    labels = torch.arange(train.num_classes).repeat_interleave(args.images_per_class).tolist()
+    evaluations = [
+        Evaluation(backbone.to(accelerator.device), real, protocol=args.probe_protocol, accelerator=accelerator)
+        for backbone in backbones
+    ]
+
+    def measure(pixels: torch.Tensor) -> dict[str, float]:
+        images = DistilledSet.from_pixels(pixels, labels, train.class_names)
+        return {e.backbone.name: round(e.probe("images", [images], args.views).mean, 2) for e in evaluations}
+
+    path, curves = Path(args.output_dir) / "accuracy.json", {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    threads = torch.get_num_threads()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.use_cpu else f"{threads} thread(s)"
+    for name in own.runs:
+        curve = curves.setdefault(name, [])
+
+        def seen(point: dict, name: str = name, curve: list = curve) -> None:
+            curve.append(point)
+            print(name, json.dumps(point), flush=True)
+            path.write_text(json.dumps({"device": device, "curves": curves}, indent=1) + "\n")
+
+        clock = Clock(measure, seen)
+        if name == "ours":
+            args.max_steps = min(args.max_steps, own.step_limit)
+            run_ours(backbones[0], train, args, clock)
+        else:
+            run_reference(name, backbones[0], train, args, clock, own.step_limit)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,62 @@
+"""How many images are encoded at a time: as many as an accelerator's memory holds, found by trying a few."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+# Part of the free memory that chunks may take: the rest is for what the allocator can't use, and what comes and goes.
+_USABLE = 0.85
+
+# Of each pixel: itself, its gradient and a copy of that; and of the parameters, 4/3 as many over all levels of a
+# pyramid, the values, their gradient and Adam's two moments. In float32.
+BYTES_PER_PIXEL = 4 * (3 + 4 * 4 / 3)
+
+
+def find_chunk_size(run_chunk: Callable[[int], None], count: int, reserved: int, device: torch.device) -> int | None:
+    """The most images of which a chunk can be encoded with its way back, or `None` where the device does not say.
+
+    Nothing is exchanged between processes: each may find another number, the result is the same.
+
+    Args:
+        run_chunk (`Callable`): Encodes so many images and goes back.
+        count (`int`): The images there are.
+        reserved (`int`): Bytes that will be needed beside the chunk, and are not taken yet.
+        device (`torch.device`): Where.
+
+    Raises:
+        torch.OutOfMemoryError: If a single image does not fit.
+    """
+    memory: Any = torch.get_device_module(device)
+    if device.type == "cpu" or count == 0 or not hasattr(memory, "mem_get_info"):
+        return None
+    few = min(count, 4)
+    bytes_per_image = _peak(run_chunk, few, memory) / few
+    memory.empty_cache()
+    free = memory.mem_get_info()[0] - reserved
+    size = max(1, min(count, int(_USABLE * free / bytes_per_image)))
+    while True:
+        size = -(-count // -(-count // size))  # as many chunks, of equal size
+        try:
+            run_chunk(size)
+            break
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            memory.empty_cache()
+            size = max(1, size * 3 // 4)
+    memory.empty_cache()
+    logger.info("%d image(s) at a time: each takes %.0f MB of %.1f GB", size, bytes_per_image / 2**20, free / 2**30)
+    return size
+
+
+def _peak(run_chunk: Callable[[int], None], count: int, memory: Any) -> int:
+    """Bytes that a chunk takes at most, after one that loads what is loaded once."""
+    run_chunk(1)
+    memory.reset_peak_memory_stats()
+    before = memory.memory_allocated()
+    run_chunk(count)
+    return max(1, memory.max_memory_allocated() - before)
