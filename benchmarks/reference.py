@@ -1,8 +1,9 @@
 """The paper's algorithm in plain PyTorch, as its authors run it: what the other benchmarks measure ours against.
 
 A batch of real images is encoded in every step; the gradients that it and the synthetic views give a fresh random
-probe come from automatic differentiation, one of them with a graph of its own for a second backward pass; the backbone is
-in eval mode, with its weights asking for gradients. arXiv 2511.16674, section 3. Nothing here is used by the package.
+probe come from automatic differentiation, one of them with a graph of its own for a second backward pass; the
+backbone is in eval mode, and its weights ask for gradients. arXiv 2511.16674, section 3. Nothing here is used by the
+package.
 """
 
 from collections.abc import Callable

@@ -112,7 +112,9 @@ class LoadingArguments:
     seed: int = field(default=42, metadata={"help": "Draws samples of the dataset, and a random baseline."})
     use_cpu: bool = field(default=False, metadata={"help": "Use no accelerator."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass."})
-    dataloader_num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
+    dataloader_num_workers: int = field(
+        default=-1, metadata={"help": "Processes that decode images; -1: as many as cores beside a GPU, else none."}
+    )
 
 
 @dataclass

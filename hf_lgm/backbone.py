@@ -174,8 +174,8 @@ class FrozenBackbone(nn.Module):
 
     @torch.no_grad()
     def encode(self, squares: torch.Tensor) -> torch.Tensor:
-        """Features of shape (B, dim) on the CPU of 8-bit images of shape (B, 3, image_size, image_size)."""
-        return self(squares.to(self.mean.device).to(self.mean.dtype) / 255).cpu()
+        """Features of shape (B, dim) of 8-bit images of shape (B, 3, image_size, image_size) on any device."""
+        return self(squares.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -217,4 +217,4 @@ def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size:
     """Features of shape (n, D) of the centre views of a set's images."""
     size, ratio = backbone.image_size, backbone.preprocessing.resize_ratio
     squares = torch.stack([to_tensor(square(image, size, ratio)) for image in images.dataset["image"][:]])
-    return torch.cat([backbone.encode(batch).float() for batch in squares.split(batch_size)])
+    return torch.cat([backbone.encode(batch).float().cpu() for batch in squares.split(batch_size)])

@@ -132,6 +132,9 @@ class LGMConfig(TrainingArguments):
     save_steps: float = field(default=100, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep; the oldest go first."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Images per forward pass without gradient."})
+    dataloader_num_workers: int = field(
+        default=-1, metadata={"help": "Processes that decode images; -1: as many as cores beside a GPU, else none."}
+    )
 
     bf16: bool | None = field(  # type: ignore[assignment]
         default=None,

@@ -275,8 +275,12 @@ class LGMDistiller(ResumableRun):
                 args.dataloader_num_workers,
             )
             return online.batches(self.state.global_step, args.max_steps)
-        z = self._cached_features().to(self.accelerator.device)
-        y = self.train_images.labels.to(z.device)
+        z, y, device = self._cached_features(), self.train_images.labels, self.accelerator.device
+        if device.type != "cpu":
+            free = torch.get_device_module(device).mem_get_info()[0] if device.type == "cuda" else 2 * z.nbytes
+            place = device if z.nbytes <= free / 2 else z.device
+            z, y = z.to(place), y.to(place)
+        logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
         return repeat(LabelledFeatures(z, y, balanced_weights(y) if args.balance_classes else uniform_weights(y)))
 
     def _cached_features(self) -> torch.Tensor:

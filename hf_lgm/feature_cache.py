@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 # An interrupted extraction loses at most this many images.
 SHARD_ROWS = 1024
+
+# Bytes of features that memory holds; more are mapped from a file.
+_IN_MEMORY = 2**30
 
 
 class FeatureCache:
@@ -41,10 +45,18 @@ class FeatureCache:
             "versions": versions,
         }
         root = Path(cache_dir) if cache_dir else assets_folder("features")
-        self.dim = backbone.dim
+        self.dim, self.dtype = backbone.dim, backbone.dtype
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "key.json").write_text(json.dumps(key, indent=2))
+
+    def empty(self, total: int) -> torch.Tensor:
+        """Room for all `total` rows, of shape (total, D); on disk where they are many."""
+        count = total * self.dim
+        if count * self.dtype.itemsize < _IN_MEMORY:
+            return torch.empty(total, self.dim, dtype=self.dtype)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp") as file:  # its name goes, the mapping stays
+            return torch.from_file(file.name, shared=True, size=count, dtype=self.dtype).view(total, self.dim)
 
     def write(self, start: int, z: torch.Tensor) -> None:
         """Keep the shard that begins at row `start`."""

@@ -1,5 +1,6 @@
 """Features of real images: computed once and kept on disk, or anew for every step as in the paper."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,14 +55,15 @@ def extract_features(
 
     They are kept in shards under the Hugging Face assets cache, under a key made of all that decides them. A second
     call reads them, a killed one goes on, and a shard whose checksum is wrong is computed again. Processes share the
-    work.
+    work. From a gigabyte on, what comes back is mapped from a file, so that memory need not hold it.
 
     Args:
         backbone ([`FrozenBackbone`]): On the accelerator's device.
         images ([`LabelledImages`]): N images.
         accelerator (`accelerate.Accelerator`): Says which process this is.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
-        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images; -1 for as many as there are
+            cores, where a GPU does the rest.
         cache_dir (`str` or `Path`, *optional*): Another place for the cache.
     """
     if isinstance(images.source, EncodedStream):
@@ -69,47 +71,68 @@ def extract_features(
     cache = FeatureCache(backbone, f"{images.fingerprint} {images.image_column}", cache_dir)
     step = feature_cache.SHARD_ROWS
     starts = range(0, len(images), step)
-    shards: dict[int, torch.Tensor] = {}
+    features = cache.empty(len(images))
     mine = [start for start in starts if start // step % accelerator.num_processes == accelerator.process_index]
-    _fill(shards, mine, cache, backbone, images, batch_size, num_workers)
+    loading = batch_size, _num_workers(num_workers, accelerator)
+    done = _fill(features, mine, cache, backbone, images, *loading)
     accelerator.wait_for_everyone()
-    _fill(shards, starts, cache, backbone, images, batch_size, num_workers)  # what other processes have computed
-    return torch.cat([shards[start] for start in starts])
+    others = [start for start in starts if start not in done]
+    _fill(features, others, cache, backbone, images, *loading)  # what other processes have computed
+    return features
 
 
 def _fill(
-    shards: dict[int, torch.Tensor],
+    features: torch.Tensor,
     starts: Sequence[int],
     cache: FeatureCache,
     backbone: FrozenBackbone,
     images: LabelledImages,
     batch_size: int,
     num_workers: int,
-) -> None:
-    """Read the shards that begin at `starts`, computing and keeping those that are not there."""
+) -> set[int]:
+    """Read the shards that begin at `starts` into their rows, computing and keeping those that are not there."""
+    missing = []
     for start in starts:
-        if start not in shards and (found := cache.read(start, len(images))) is not None:
-            shards[start] = found
-    missing = [start for start in starts if start not in shards]
-    step = feature_cache.SHARD_ROWS
-    total = sum(min(step, len(images) - start) for start in missing)
-    bar = tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing)
-    for start in missing:
-        rows = torch.arange(start, min(start + step, len(images)))
-        shards[start] = _encode(backbone, images.select(rows), batch_size, num_workers, bar)
-        cache.write(start, shards[start])
-    bar.close()
+        if (found := cache.read(start, len(images))) is None:
+            missing.append(torch.arange(start, min(start + feature_cache.SHARD_ROWS, len(images))))
+        else:
+            features[start : start + len(found)] = found
+    total = sum(map(len, missing))
+    with tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
+        for rows, z in zip(missing, _encoded(missing, backbone, images, batch_size, num_workers, bar), strict=True):
+            features[rows[0] : rows[-1] + 1] = z
+            cache.write(int(rows[0]), z)
+    return set(starts)
 
 
-def _encode(
-    backbone: FrozenBackbone, images: LabelledImages, batch_size: int, num_workers: int, bar: tqdm
-) -> torch.Tensor:
+def _encoded(
+    shards: list[torch.Tensor],
+    backbone: FrozenBackbone,
+    images: LabelledImages,
+    batch_size: int,
+    num_workers: int,
+    bar: tqdm,
+) -> Iterator[torch.Tensor]:
+    """The features of each shard's rows. Decoding runs ahead, and the device is waited for once per shard."""
     pixels = SquareImages(images, backbone.image_size, backbone.preprocessing.resize_ratio)
-    features = []
-    for batch in DataLoader(pixels, batch_size, num_workers=num_workers):
-        features.append(backbone.encode(batch))
-        bar.update(len(batch))
-    return torch.cat(features)
+    batches = [[rows.tolist() for rows in shard.split(batch_size)] for shard in shards]
+    order = [rows for shard in batches for rows in shard]
+    on_gpu = backbone.mean.is_cuda
+    loader = iter(DataLoader(pixels, batch_sampler=order, num_workers=min(num_workers, len(order)), pin_memory=on_gpu))
+    for shard in batches:
+        features = []
+        for rows in shard:
+            features.append(backbone.encode(next(loader)))
+            bar.update(len(rows))
+        yield torch.cat(features).cpu()
+
+
+def _num_workers(wanted: int, accelerator: Accelerator) -> int:
+    """Processes that decode: by default a share of the cores beside a GPU, none where the model wants them itself."""
+    if wanted >= 0:
+        return wanted
+    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    return 0 if accelerator.device.type == "cpu" else (os.cpu_count() or 1) // on_this_machine
 
 
 class OnlineFeatures:
@@ -162,7 +185,8 @@ class OnlineFeatures:
         steps = range(first_step, last_step)
         pixels = _RandomSquares(self.images, self.backbone, self.seed)
         keys = ([(step, row) for row in self.rows(step)[mine.start : mine.stop].tolist()] for step in steps)
-        loader = DataLoader(pixels, batch_sampler=keys, num_workers=self.num_workers)
+        num_workers = _num_workers(self.num_workers, self.accelerator)
+        loader = DataLoader(pixels, batch_sampler=keys, num_workers=num_workers)
         for step, batch in zip(steps, loader, strict=True):
             rows = self.rows(step)
             batch = batch.to(self.backbone.mean.device).to(self.backbone.mean.dtype) / 255

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-# Rows of real features that the gradient is summed over at a time: their logits are all that is ever held beside them.
-_BLOCK = 65_536
+# Logits of real features that are held at a time, while the gradient is summed over all of them.
+_BLOCK = 2**26
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def probe_gradient(features: LabelledFeatures, W: torch.Tensor) -> torch.Tensor:
         W (`torch.Tensor`): Shape (C, D), the probe's weights; its bias is zero.
     """
     total = W.new_zeros(W.shape[0], W.shape[1] + 1)
-    for z, y, weight in zip(*(t.split(_BLOCK) for t in (features.z, features.y, features.weight)), strict=True):
-        z = z.to(W.dtype)
+    rows = max(1, _BLOCK // len(W))
+    for z, y, weight in zip(*(t.split(rows) for t in (features.z, features.y, features.weight)), strict=True):
+        z, y, weight = z.to(W.device, W.dtype), y.to(W.device), weight.to(W.device)
         error = (z @ W.T).softmax(dim=1) - F.one_hot(y, len(W)).to(W.dtype)
         error = error * weight.to(W.dtype)[:, None]
         total = total + torch.cat([error.T @ z, error.sum(dim=0)[:, None]], dim=1)

@@ -86,7 +86,7 @@ class ShardEncoding:
         for i in self.backbones_for(index):
             p = self.backbones[i].preprocessing
             batch = torch.stack([squares[p.image_size, p.resize_ratio] for squares in self._pending])
-            self._features[i].append(self.backbones[i].encode(batch))
+            self._features[i].append(self.backbones[i].encode(batch).cpu())
         self._pending = []
 
 

@@ -62,9 +62,9 @@ def test_closed_form_equals_double_backward_through_views_and_pyramid():
     expected = [level.grad.clone() for level in images.levels]
     images.zero_grad()
 
-    encoding = ChunkedEncoding(encode, images(), torch.arange(C))
-    loss, dz = feature_gradient(LabelledFeatures(encoding.z, y, uniform_weights(y)), real, W)
-    encoding.backward(dz)
+    encoding = ChunkedEncoding(lambda *chunk: encode(*chunk).unflatten(0, (-1, VIEWS)), images(), torch.arange(C))
+    loss, dz = feature_gradient(LabelledFeatures(encoding.z.flatten(0, 1), y, uniform_weights(y)), real, W)
+    encoding.backward(dz.unflatten(0, (C, VIEWS)))
     assert abs(loss - oracle.detach()) < 1e-12
     for level, gradient in zip(images.levels, expected, strict=True):
         assert gradient.abs().max() > 1e-9
