@@ -205,7 +205,7 @@ class FrozenBackbone(nn.Module):
             backend (`str`, *optional*): The compiler; PyTorch's default where not given.
             mode (`str`, *optional*): Likewise.
         """
-        options: dict[str, Any] = {"backend": backend or "inductor", "mode": mode}
+        options: dict[str, Any] = {"backend": backend or "inductor", "mode": mode, "dynamic": False}
         method = image_method(self.model)
         plain = getattr(self.model, method)
         setattr(self.model, method, torch.compile(plain, **options))
