@@ -18,7 +18,7 @@ class RefuseToWait(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         torch.cuda.set_sync_debug_mode("error" if state.global_step > 0 else "default")
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_optimizer_step(self, args, state, control, **kwargs):
         torch.cuda.set_sync_debug_mode("default")
 
 
