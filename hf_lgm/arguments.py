@@ -11,14 +11,16 @@ import torch
 from accelerate import Accelerator
 
 from .backbone import FrozenBackbone
+from .columns import find_label_column
 from .config import LGMConfig
 from .data import LabelledImages
 from .demo import DEMO_DATASET, DEMO_MODELS
 from .hub import existing_path_or_id
-from .loading import load_images
+from .loading import EVAL_SPLITS, load_images
+from .planning import DatasetSize
 from .pooling import Pooling
 from .provenance import describe_source
-from .splits import is_streamable
+from .splits import dataset_info, is_streamable
 from .streaming import StreamEncoder
 
 logger = logging.getLogger(__name__)
@@ -191,6 +193,30 @@ class DataArguments:
             "license_link": self.license_link,
         }
         return {**said, **{name: value for name, value in source.items() if value}}
+
+    def measure(self, dataset: str, backbones: list[FrozenBackbone], args: LGMConfig) -> DatasetSize:
+        """How large the dataset is: by what it says of itself, else, for what is on this disk, by looking.
+
+        Raises:
+            ValueError: If it is on the Hub and does not say.
+        """
+        info = dataset_info(dataset, self.dataset_config)
+        label = find_label_column(info.features, self.label_column_name) if info and info.features else None
+        if info and label and info.splits and self.train_split in info.splits:
+            counts = {name: split.num_examples for name, split in info.splits.items()}
+            wanted = [self.eval_split] if self.eval_split else EVAL_SPLITS
+            evaluated = next((counts[name] for name in wanted if name in counts), 0)
+            num_classes = len(self.classes) or getattr(info.features[label], "num_classes", 0)
+            if num_classes:
+                train = min(counts[self.train_split], self.max_train_samples or counts[self.train_split])
+                return DatasetSize(num_classes, train, self.max_eval_samples or evaluated, info.download_size)
+        if not Path(dataset).exists() and dataset != DEMO_DATASET:
+            raise ValueError(
+                f"--plan: '{dataset}' does not say how many classes and images it has, and nothing is downloaded for "
+                "a plan. Download it, or run without --plan."
+            )
+        train_images, real = self.load(dataset, backbones, args)
+        return DatasetSize(train_images.num_classes, len(train_images), len(real))
 
     def load(
         self,

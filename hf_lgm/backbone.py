@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import logging
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -212,11 +213,13 @@ class FrozenBackbone(nn.Module):
         try:
             side = self.image_size
             pixels = self.mean.new_zeros(2, self.mean.shape[1], side, side).requires_grad_()
-            self(pixels).sum().backward()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The .grad attribute")  # the compiler looks for one
+                self(pixels).sum().backward()
             logger.info("%s is compiled by %s", self.name, options["backend"])
         except Exception as error:  # a compiler may raise anything
             setattr(self.model, method, plain)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             logger.warning("%s can't be compiled and runs as it is: %s", self.name, reason)
 
     def describe(self) -> dict[str, Any]:

@@ -34,7 +34,10 @@ def find_chunk_size(run_chunk: Callable[[int], None], count: int, reserved: int,
     if device.type == "cpu" or count == 0 or not hasattr(memory, "mem_get_info"):
         return None
     few = min(count, 4)
-    bytes_per_image = _peak(run_chunk, few, memory) / few
+    try:
+        bytes_per_image = _peak(run_chunk, few, memory) / few
+    except torch.OutOfMemoryError:
+        bytes_per_image = _peak(run_chunk, 1, memory)
     memory.empty_cache()
     free = memory.mem_get_info()[0] - reserved
     size = max(1, min(count, int(_USABLE * free / bytes_per_image)))

@@ -16,7 +16,7 @@ from .streaming import StreamEncoder
 logger = logging.getLogger(__name__)
 
 # Where no split is named, the first of these that exists is evaluated on.
-_EVAL_SPLITS = ("validation", "test", "val", "valid", "eval")
+EVAL_SPLITS = ("validation", "test", "val", "valid", "eval")
 _HELD_OUT_SHARE = 0.2
 
 
@@ -80,7 +80,7 @@ def load_images(
         return LabelledImages.from_dataset(split, **dataclasses.asdict(options))
 
     if eval_split is None:
-        eval_split = next((name for name in _EVAL_SPLITS if name in splits and name != train_split), None)
+        eval_split = next((name for name in EVAL_SPLITS if name in splits and name != train_split), None)
     else:
         _split(splits, eval_split, "eval_split")  # before the train split is read
     train = images_of(train_split, "train_split", stream_encoder)

@@ -70,6 +70,22 @@ def is_streamable(dataset: str) -> bool:
     return dataset != DEMO_DATASET and not _is_saved_to_disk(dataset)
 
 
+def dataset_info(
+    dataset: str, dataset_config: str | None = None, token: str | None = None
+) -> datasets.DatasetInfo | None:
+    """What a dataset says of itself, its images left where they are; `None` where it is in one piece on this disk.
+
+    Raises:
+        FileNotFoundError: If a path is not there.
+        HubError: If it can't be had; the message says what to do.
+    """
+    if not is_streamable(dataset := existing_path_or_id(dataset, "--dataset")):
+        return None
+    must_use_cache(dataset, "dataset")
+    with _explained(dataset, token):
+        return datasets.load_dataset_builder(dataset, dataset_config, token=token).info
+
+
 @contextmanager
 def _explained(dataset: str, token: str | None) -> Iterator[None]:
     """What `datasets` raises, in a sentence."""

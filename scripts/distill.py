@@ -18,6 +18,7 @@ from hf_lgm.cli import default_output_dir, parse_arguments, prepare_output_dir, 
 from hf_lgm.comparison import Comparison, compare
 from hf_lgm.demo import DEMO_DATASET, DEMO_MODELS
 from hf_lgm.features import extract_features
+from hf_lgm.planning import plan
 
 NEXT = "accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID"
 AFTER_THAT = (
@@ -35,6 +36,8 @@ class RunArguments:
         default_factory=list, metadata={"help": "Other backbones to evaluate the images on; see --model."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Throw away an earlier run in --output_dir."})
+    plan: bool = field(default=False, metadata={"help": "Say what it will cost, from a few timed passes, and stop."})
+    num_gpus: int = field(default=1, metadata={"help": "Devices like this one to plan for."})
     also_init: list[str] = field(
         default_factory=list, metadata={"help": "Distil from these starts too, for the table; see --init."}
     )
@@ -72,6 +75,14 @@ def choose_runs(args: LGMConfig, run_args: RunArguments) -> dict[str, LGMConfig]
     }
 
 
+def check_one(models: list[str]) -> None:
+    """Refuse several backbones to distil through."""
+    if len(models) > 1:
+        raise ValueError(
+            f"Expected one --model to distil through, found {len(models)}: name the others with --eval_models."
+        )
+
+
 def main() -> None:
     """Load, distil, save, compare, say what to look at."""
     types = (ModelArguments, DataArguments, LGMConfig, RunArguments)
@@ -79,10 +90,11 @@ def main() -> None:
     dataset = data_args.choose(model_args.model)
     source = data_args.source(dataset)
     models = model_args.model or DEMO_MODELS[:1]
-    if len(models) > 1:
-        raise ValueError(
-            f"Expected one --model to distil through, found {len(models)}: name the others with --eval_models."
-        )
+    check_one(models)
+    if run_args.plan:
+        backbone = model_args.load(models, torch.bfloat16 if args.bf16 else torch.float32)[0].to(args.device)
+        print(plan(backbone, args, data_args.measure(dataset, [backbone], args), run_args.num_gpus))
+        return
     args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models[0], args.images_per_class)
     runs = choose_runs(args, run_args)
     for run in runs.values():

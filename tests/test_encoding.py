@@ -57,3 +57,15 @@ def test_no_images_is_no_error():
     encoding = ChunkedEncoding(lambda pixels, ids: pixels.new_zeros(0, 2, 5), images(), torch.arange(0))
     encoding.backward(torch.zeros(0, 2, 5))
     assert [tuple(level.grad.shape) for level in images.levels] == [(0, 3, 1, 1), (0, 3, 2, 2), (0, 3, 4, 4)]
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3])
+def test_chunks_in_bf16_differ_by_rounding(chunk_size):
+    """Sums in another order: bf16 keeps 8 bits, and a gradient is a sum of many."""
+    backbone = FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE)).cast(torch.bfloat16)
+    images = [SyntheticImages(range(7), SIDE, seed=0) for _ in range(2)]
+    for pixels, size in zip(images, (None, chunk_size), strict=True):
+        encoding = ChunkedEncoding(lambda chunk, ids: backbone(chunk), pixels(), torch.arange(7), size)
+        encoding.backward(torch.sin(encoding.z))
+    one, many = (pixels.levels[0].grad for pixels in images)
+    assert (many - one).norm() < 2**-7 * one.norm()

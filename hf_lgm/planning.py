@@ -1,0 +1,192 @@
+"""What a distillation will cost, from the sizes of the data and a few timed passes over random images."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .augmentation import random_views
+from .backbone import FrozenBackbone
+from .chunking import BYTES_PER_PIXEL, find_chunk_size
+from .config import LGMConfig
+from .objectives import LabelledFeatures, feature_gradient, probe_gradient, uniform_weights
+from .parallel import owned_range
+
+# Views that are timed; on a CPU a few say enough.
+_VIEWS = {"cpu": 20}
+_VIEWS_ELSEWHERE = 200
+
+# Rows of features that the objective is timed with; it takes as much longer as there are more.
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """What is known of a dataset without its images.
+
+    Args:
+        num_classes (`int`): C.
+        num_train (`int`): Images to distil.
+        num_eval (`int`): Images to evaluate on.
+        download_bytes (`int`, *optional*): What has to be downloaded, where that is known.
+    """
+
+    num_classes: int
+    num_train: int
+    num_eval: int
+    download_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of one distillation; of several processes, what each of them needs.
+
+    Args:
+        size ([`DatasetSize`]): The real data.
+        num_images (`int`): Synthetic images of all processes.
+        chunk_size (`int`): Images encoded at a time.
+        num_processes (`int`): Processes that share the work.
+        steps (`int`): Optimisation steps.
+        step_seconds (`float`): Of each.
+        extraction_seconds (`float`): To encode all real images, decoding not counted.
+        memory_bytes (`int`): At the peak.
+        disk_bytes (`int`): Cached features, checkpoints and what is published; downloads not counted.
+    """
+
+    size: DatasetSize
+    num_images: int
+    chunk_size: int
+    num_processes: int
+    steps: int
+    step_seconds: float
+    extraction_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """All steps, and encoding the real images."""
+        return self.steps * self.step_seconds + self.extraction_seconds
+
+    def __str__(self) -> str:
+        where = f" on each of {self.num_processes} processes" if self.num_processes > 1 else ""
+        download = self.size.download_bytes
+        lines = {
+            "real images": f"{self.size.num_train:,} to distil, {self.size.num_eval:,} to evaluate on",
+            "classes": f"{self.size.num_classes:,}",
+            "synthetic images": f"{self.num_images:,}, {self.chunk_size} at a time{where}",
+            "encoding the real": f"{_duration(self.extraction_seconds)}, or as long as decoding them takes",
+            "steps": f"{self.steps:,} of {self.step_seconds:.2g} s: {_duration(self.steps * self.step_seconds)}",
+            "in all": f"{_duration(self.seconds)}, without evaluation",
+            "memory": f"{self.memory_bytes / 2**30:.1f} GB{where}",
+            "disk": f"{self.disk_bytes / 2**30:.1f} GB"
+            + (f", and a download of {download / 2**30:.1f} GB" if download else ""),
+        }
+        return "\n".join(f"{name + ':':19}{text}" for name, text in lines.items())
+
+
+def plan(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_processes: int = 1) -> Plan:
+    """What distilling data of this size through this backbone will cost on this device.
+
+    Args:
+        backbone ([`FrozenBackbone`]): On the device to plan for.
+        args ([`LGMConfig`]): The settings.
+        size ([`DatasetSize`]): The real data.
+        num_processes (`int`, *optional*, defaults to 1): Processes to share the work, each with such a device.
+    """
+    device, side = backbone.mean.device, backbone.preprocessing.synthetic_size
+    num_images = size.num_classes * args.images_per_class
+    owned = len(owned_range(num_images, 0, num_processes))
+    pixels_per_image = backbone.mean.shape[1] * side**2
+    reserved = int(BYTES_PER_PIXEL * owned * pixels_per_image)
+    encode = _encoder(backbone, args)
+    chunk = args.chunk_size or find_chunk_size(lambda count: encode(count, True), owned, reserved, device)
+    chunk = min(owned, chunk or args.default_chunk_size)
+    views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
+    timed = max(1, min(chunk, views // args.views_per_step))
+    both = _seconds(lambda: encode(timed, True), device) / timed
+    forward = _seconds(lambda: encode(timed, False), device) / timed
+    step_seconds = owned * both + (owned - chunk) * forward + _objective_seconds(backbone, args, size, num_images)
+    num_real = size.num_train + size.num_eval
+    feature_bytes = num_real * backbone.dim * backbone.dtype.itemsize
+    weights = sum(parameter.nbytes for parameter in backbone.parameters())
+    checkpoint = num_images * pixels_per_image * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
+    kept = args.save_total_limit or max(1, args.max_steps // max(1, int(args.save_steps)))
+    return Plan(
+        size,
+        num_images,
+        chunk,
+        num_processes,
+        args.max_steps,
+        step_seconds,
+        num_real * forward / args.views_per_step / num_processes,
+        weights + reserved + chunk * _graph_bytes(backbone, lambda: encode(timed, True)) // timed + feature_bytes,
+        feature_bytes + kept * checkpoint + num_images * pixels_per_image,
+    )
+
+
+def _encoder(backbone: FrozenBackbone, args: LGMConfig) -> Callable[[int, bool], None]:
+    """What encodes the views of so many random images, and takes a gradient back where that is asked for."""
+    side, channels = backbone.preprocessing.synthetic_size, backbone.mean.shape[1]
+
+    def encode(count: int, with_gradient: bool) -> None:
+        pixels = torch.rand(count, channels, side, side).to(backbone.mean).requires_grad_(with_gradient)
+        with torch.set_grad_enabled(with_gradient):
+            views = random_views(
+                pixels, range(count), args.views_per_step, backbone.image_size, args.views, args.seed, 0
+            )
+            z = backbone(views)
+        if with_gradient:
+            z.sum().backward()
+
+    return encode
+
+
+def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_images: int) -> float:
+    """The probe's gradient of all real features, and the loss with its gradient on the synthetic ones."""
+    device = backbone.mean.device
+    y = torch.arange(_ROWS, device=device) % size.num_classes
+    features = LabelledFeatures(torch.randn(_ROWS, backbone.dim, device=device), y, uniform_weights(y))
+    W = torch.randn(size.num_classes, backbone.dim, device=device)
+    real_rows = num_images * args.views_per_step if args.real_features == "online" else size.num_train
+    real = _seconds(lambda: probe_gradient(features, W), device) * real_rows / _ROWS
+    few = LabelledFeatures(features.z[:8], y[:8], uniform_weights(y[:8]))
+    synthetic = _seconds(lambda: feature_gradient(features, few, W), device) * num_images * args.views_per_step / _ROWS
+    return real + synthetic
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shorter of two runs, after one that loads what is loaded once."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def _graph_bytes(backbone: FrozenBackbone, work: Callable[[], object]) -> int:
+    """Bytes of all tensors but weights that a forward pass keeps for the way back: on every device the same."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        work()
+    return sum(kept.values())
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
