@@ -17,8 +17,8 @@ from huggingface_hub.errors import HTTPError
 from transformers import HfArgumentParser
 
 from .checkpoint import all_checkpoints
-from .config import ignored_fields
 from .distilled_set import DATA_FILE, PUBLISHED_FILES
+from .inherited import ignored_fields
 from .parallel import check_launch
 
 # What a user can mend: files, the Hub, the disk, a missing package, a dataset, the memory, a setting.

@@ -14,65 +14,14 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.utils import strtobool
 
 from .augmentation import ViewSettings
+from .inherited import INSTEAD, default_of, ignored_fields, parent_fields
 from .probe import ProbeProtocol, ProtocolName
 from .synthetic import Parameterization
 
 Initialization = Literal["noise", "centroid", "random"]
 RealFeatures = Literal["cached", "online"]
 
-# Inherited fields that do what Transformers documents; bf16 and torch_compile are about the backbone.
-HONOURED = (
-    "output_dir",
-    "max_steps",
-    "learning_rate",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "seed",
-    "bf16",
-    "torch_compile",
-    "torch_compile_backend",
-    "torch_compile_mode",
-    "use_cpu",
-    "logging_steps",
-    "logging_first_step",
-    "eval_strategy",
-    "eval_steps",
-    "eval_delay",
-    "save_strategy",
-    "save_steps",
-    "save_total_limit",
-    "report_to",
-    "run_name",
-    "project",
-    "disable_tqdm",
-    "per_device_eval_batch_size",
-    "dataloader_num_workers",
-    "resume_from_checkpoint",
-    "ddp_backend",
-    "ddp_timeout",
-    "local_rank",
-    "push_to_hub",
-    "hub_private_repo",
-    "hub_token",
-)
-
 _VIEWS_PER_CHUNK = 128
-
-_INSTEAD = {
-    "num_train_epochs": "max_steps",
-    "per_device_train_batch_size": "images_per_class and views_per_step, and chunk_size for memory",
-    "gradient_accumulation_steps": "chunk_size: the gradient is exact however it is chunked",
-    "auto_find_batch_size": "chunk_size",
-    "optim": "learning_rate: the method is Adam's",
-    "lr_scheduler_type": "learning_rate: it is constant",
-    "fp16": "bf16",
-    "data_seed": "seed: it decides the order of the data too",
-    "load_best_model_at_end": "nothing: choosing by evaluation would select on the test images",
-    "hub_model_id": "hub_dataset_id: the images are a dataset",
-    "deepspeed": "plain data parallelism: there are no weights to shard",
-    "fsdp": "plain data parallelism: there are no weights to shard",
-}
 
 
 @dataclass
@@ -258,7 +207,7 @@ class LGMConfig(TrainingArguments):
 
     def own_settings(self) -> dict[str, Any]:
         """Everything that decides the result, as it goes into files: no paths, no logging."""
-        names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in _parent_fields()]
+        names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in parent_fields()]
         inherited = ["max_steps", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "bf16"]
         without = ("chunk_size", "eval_seeds", "eval_protocol", "eval_learning_rate", "hub_dataset_id")
         return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
@@ -266,7 +215,7 @@ class LGMConfig(TrainingArguments):
     def changed_settings(self) -> list[str]:
         """Which of these are not at their defaults."""
         fields_ = {f.name: f for f in dataclasses.fields(LGMConfig)}
-        defaults = {name: _default(of) for name, of in fields_.items()} | {"bf16": self._bf16_by_default}
+        defaults = {name: default_of(of) for name, of in fields_.items()} | {"bf16": self._bf16_by_default}
         return [name for name, value in self.own_settings().items() if value != defaults[name]]
 
     def _check_inherited_fields(self) -> None:
@@ -274,7 +223,7 @@ class LGMConfig(TrainingArguments):
             value = getattr(self, name)
             is_default = value == default or (not value and not default)  # __post_init__ makes None False, and so on
             if not is_default and value != AcceleratorConfig():
-                instead = _INSTEAD.get(name)
+                instead = INSTEAD.get(name)
                 advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
                 raise ValueError(f"LGMConfig does not take {name}={value!r}; {advice}.")
 
@@ -301,16 +250,3 @@ class LGMConfig(TrainingArguments):
         for name in ("noise_std", "probe_std", "learning_rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")
-
-
-def ignored_fields() -> dict[str, Any]:
-    """Inherited fields that may not be moved from their default, with that default."""
-    return {f.name: _default(f) for f in dataclasses.fields(TrainingArguments) if f.name not in HONOURED}
-
-
-def _default(of: dataclasses.Field) -> Any:
-    return of.default if of.default_factory is dataclasses.MISSING else of.default_factory()
-
-
-def _parent_fields() -> set[str]:
-    return {f.name for f in dataclasses.fields(TrainingArguments)}

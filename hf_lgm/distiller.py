@@ -23,13 +23,13 @@ from .backbone import FrozenBackbone
 from .baselines import centroid_rows, random_rows, real_image_set
 from .callbacks import LossBar, Timelapse
 from .checkpoint import checkpoint_signals
-from .chunking import BYTES_PER_PIXEL, find_chunk_size
+from .chunking import find_chunk_size
 from .config import LGMConfig
 from .data import LabelledImages
 from .distilled_set import DistilledSet
 from .encoding import ChunkedEncoding
 from .evaluation import evaluate_probe
-from .features import OnlineFeatures, extract_features
+from .features import OnlineFeatures, extract_features, placed
 from .loading import align_classes, check_classes
 from .objectives import LabelledFeatures, balanced_weights, feature_gradient, uniform_weights
 from .parallel import check_processes, gather_rows, owned_range, to_device
@@ -246,15 +246,8 @@ class LGMDistiller(ResumableRun):
 
     def _find_chunk_size(self) -> int:
         """As many images as fit beside all that the steps will need; a fixed number where the device does not say."""
-        side, channels = self.images.size, self.backbone.mean.shape[1]
-        count = len(self.owned)
-
-        def run_chunk(count: int) -> None:
-            pixels = self.backbone.mean.new_zeros(count, channels, side, side).requires_grad_()
-            self._encode_views(pixels, torch.arange(count), step=0).sum().backward()
-
-        reserved = int(BYTES_PER_PIXEL * count * channels * side**2)
-        found = find_chunk_size(run_chunk, count, reserved, self.accelerator.device)
+        image = self.backbone.mean.new_zeros(self.backbone.mean.shape[1], self.images.size, self.images.size)
+        found = find_chunk_size(functools.partial(self._encode_views, step=0), image, len(self.owned))
         return found or self.args.default_chunk_size
 
     def _draw_probe(self, step: int) -> torch.Tensor:
@@ -275,11 +268,8 @@ class LGMDistiller(ResumableRun):
                 args.dataloader_num_workers,
             )
             return online.batches(self.state.global_step, args.max_steps)
-        z, y, device = self._cached_features(), self.train_images.labels, self.accelerator.device
-        if device.type != "cpu":
-            free = torch.get_device_module(device).mem_get_info()[0] if device.type == "cuda" else 2 * z.nbytes
-            place = device if z.nbytes <= free / 2 else z.device
-            z, y = z.to(place), y.to(place)
+        z = placed(self._cached_features(), self.accelerator.device)
+        y = self.train_images.labels.to(z.device)
         logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
         return repeat(LabelledFeatures(z, y, balanced_weights(y) if args.balance_classes else uniform_weights(y)))
 

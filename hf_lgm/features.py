@@ -81,6 +81,13 @@ def extract_features(
     return features
 
 
+def placed(features: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Features on a device, unless they would take more than half of a GPU's free memory: then they come in blocks."""
+    if device.type == "cuda" and features.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return features
+    return features.to(device)
+
+
 def _fill(
     features: torch.Tensor,
     starts: Sequence[int],

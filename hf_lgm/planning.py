@@ -8,7 +8,7 @@ import torch
 
 from .augmentation import random_views
 from .backbone import FrozenBackbone
-from .chunking import BYTES_PER_PIXEL, find_chunk_size
+from .chunking import beside_chunks, find_chunk_size
 from .config import LGMConfig
 from .objectives import LabelledFeatures, feature_gradient, probe_gradient, uniform_weights
 from .parallel import owned_range
@@ -98,20 +98,30 @@ def plan(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_proce
     device, side = backbone.mean.device, backbone.preprocessing.synthetic_size
     num_images = size.num_classes * args.images_per_class
     owned = len(owned_range(num_images, 0, num_processes))
-    pixels_per_image = backbone.mean.shape[1] * side**2
-    reserved = int(BYTES_PER_PIXEL * owned * pixels_per_image)
-    encode = _encoder(backbone, args)
-    chunk = args.chunk_size or find_chunk_size(lambda count: encode(count, True), owned, reserved, device)
+    image = torch.rand(backbone.mean.shape[1], side, side).to(backbone.mean)
+
+    def encode(pixels: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
+        ids, views, size = image_ids.tolist(), args.views_per_step, backbone.image_size
+        return backbone(random_views(pixels, ids, views, size, args.views, args.seed, 0))
+
+    def run(count: int, with_gradient: bool) -> None:
+        pixels = image.expand(count, *image.shape).contiguous().requires_grad_(with_gradient)
+        with torch.set_grad_enabled(with_gradient):
+            z = encode(pixels, torch.arange(count))
+        if with_gradient:
+            z.sum().backward()
+
+    chunk = args.chunk_size or find_chunk_size(encode, image, owned)
     chunk = min(owned, chunk or args.default_chunk_size)
     views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
     timed = max(1, min(chunk, views // args.views_per_step))
-    both = _seconds(lambda: encode(timed, True), device) / timed
-    forward = _seconds(lambda: encode(timed, False), device) / timed
+    both = _seconds(lambda: run(timed, True), device) / timed
+    forward = _seconds(lambda: run(timed, False), device) / timed
     step_seconds = owned * both + (owned - chunk) * forward + _objective_seconds(backbone, args, size, num_images)
     num_real = size.num_train + size.num_eval
     feature_bytes = num_real * backbone.dim * backbone.dtype.itemsize
     weights = sum(parameter.nbytes for parameter in backbone.parameters())
-    checkpoint = num_images * pixels_per_image * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
+    checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.save_total_limit or max(1, args.max_steps // max(1, int(args.save_steps)))
     return Plan(
         size,
@@ -121,26 +131,12 @@ def plan(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_proce
         args.max_steps,
         step_seconds,
         num_real * forward / args.views_per_step / num_processes,
-        weights + reserved + chunk * _graph_bytes(backbone, lambda: encode(timed, True)) // timed + feature_bytes,
-        feature_bytes + kept * checkpoint + num_images * pixels_per_image,
+        weights
+        + beside_chunks(owned, image)
+        + chunk * _graph_bytes(backbone, lambda: run(timed, True)) // timed
+        + feature_bytes,
+        feature_bytes + kept * checkpoint + num_images * image.numel(),
     )
-
-
-def _encoder(backbone: FrozenBackbone, args: LGMConfig) -> Callable[[int, bool], None]:
-    """What encodes the views of so many random images, and takes a gradient back where that is asked for."""
-    side, channels = backbone.preprocessing.synthetic_size, backbone.mean.shape[1]
-
-    def encode(count: int, with_gradient: bool) -> None:
-        pixels = torch.rand(count, channels, side, side).to(backbone.mean).requires_grad_(with_gradient)
-        with torch.set_grad_enabled(with_gradient):
-            views = random_views(
-                pixels, range(count), args.views_per_step, backbone.image_size, args.views, args.seed, 0
-            )
-            z = backbone(views)
-        if with_gradient:
-            z.sum().backward()
-
-    return encode
 
 
 def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_images: int) -> float:

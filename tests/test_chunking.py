@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_lgm.chunking import find_chunk_size
+from hf_lgm.chunking import beside_chunks, find_chunk_size
 
 GB = 2**30
 
@@ -30,18 +30,21 @@ class Memory:
     def empty_cache(self):
         pass
 
-    def run(self, count):
+    def encode(self, pixels, image_ids):
+        count = len(image_ids)
         taken = count * (self.per_image if count <= 4 else self.really)
         if taken > self.total:
             raise torch.OutOfMemoryError(f"{taken}")
         self.most = max(self.most, taken)
+        return pixels
 
 
 @pytest.fixture
 def find(monkeypatch):
     def find(memory, count, reserved=0):
         monkeypatch.setattr(torch, "get_device_module", lambda device: memory)
-        return find_chunk_size(memory.run, count, reserved, torch.device("cuda"))
+        monkeypatch.setattr("hf_lgm.chunking.beside_chunks", lambda count, image: reserved)
+        return find_chunk_size(memory.encode, torch.zeros(3, 4, 4), count)
 
     return find
 
@@ -65,5 +68,11 @@ def test_one_at_least_and_an_error_where_that_is_too_many(find):
         find(Memory(GB, 2 * GB), 10)
 
 
-def test_a_cpu_does_not_say(find):
-    assert find_chunk_size(lambda count: None, 10, 0, torch.device("cpu")) is None
+def test_a_cpu_does_not_say():
+    assert find_chunk_size(lambda pixels, image_ids: pixels, torch.zeros(3, 4, 4), 10) is None
+
+
+def test_what_an_image_takes_beside_its_chunk():
+    """A pyramid of a 256-pixel image has 4/3 as many numbers; each of them four times, and each pixel three times."""
+    expected = 3 * 256**2 * 4 * (3 + 4 * 4 / 3)
+    assert beside_chunks(5, torch.zeros(3, 256, 256)) == pytest.approx(5 * expected, rel=1e-6)

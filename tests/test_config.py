@@ -5,7 +5,7 @@ import yaml
 from transformers import TrainingArguments
 
 from hf_lgm import LGMConfig, ProbeProtocol
-from hf_lgm.config import HONOURED, ignored_fields
+from hf_lgm.inherited import HONOURED, ignored_fields
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
 

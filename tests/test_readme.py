@@ -33,6 +33,14 @@ def test_every_file_and_flag_that_is_named_exists():
         assert (root / path).is_file(), path
     places = [*(root / "scripts").glob("*.py"), *(root / "hf_lgm" / name for name in ("arguments.py", "config.py"))]
     script = "".join(path.read_text(encoding="utf-8") for path in places)
-    launcher = {"num_processes", "num_machines", "help"}
+    launcher = {
+        "num_processes",
+        "num_machines",
+        "multi_gpu",
+        "machine_rank",
+        "main_process_ip",
+        "main_process_port",
+        "help",
+    }
     for flag in set(re.findall(r"--([a-z_]+)", README)) - launcher:
         assert flag in script, flag
