@@ -21,6 +21,7 @@ os.environ["HF_ASSETS_CACHE"] = _CACHE.name  # read once, when huggingface_hub i
 
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 from reference import Reference  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
@@ -111,6 +112,20 @@ def run_reference(
     backbone.model.requires_grad_(False)
 
 
+def draw(curves: dict[str, list[dict]], path: Path) -> None:
+    """Accuracy through each backbone against seconds, on a logarithmic axis."""
+    backbones = [name for name in next(iter(curves.values()))[0] if name not in ("step", "seconds")]
+    figure = Figure(figsize=(5 * len(backbones), 4), layout="constrained")
+    for axes, backbone in zip(figure.subplots(1, len(backbones), squeeze=False)[0], backbones, strict=True):
+        for name, curve in curves.items():
+            axes.plot([point["seconds"] for point in curve], [point[backbone] for point in curve], "o-", label=name)
+        axes.set(xscale="log", xlabel="seconds", ylabel="top-1, %")
+        axes.set_title(backbone if backbone == backbones[0] else f"transfer to {backbone}", fontsize=9)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """Run all; keep what is found after every evaluation."""
     types = (ModelArguments, DataArguments, LGMConfig, AccuracyArguments)
@@ -139,6 +154,7 @@ def main() -> None:
             curve.append(point)
             print(name, json.dumps(point), flush=True)
             path.write_text(json.dumps({"device": device, "curves": curves}, indent=1) + "\n")
+            draw({name: curve for name, curve in curves.items() if curve}, path.with_suffix(".png"))
 
         clock = Clock(measure, seen)
         if name == "ours":

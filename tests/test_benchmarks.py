@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from datasets import load_from_disk
 
 from hf_lgm import load_images, select_baseline
+from hf_lgm.objectives import LabelledFeatures, probe_gradient, uniform_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,3 +51,61 @@ def test_protocols(model_folder, dataset_folder, tmp_path, train_images, backbon
     (found,) = json.loads((tmp_path / "protocols.json").read_text())
     assert [row["protocol"] for row in found["rows"]] == ["fast", "fresh views, lr of fast", "paper"]
     assert found["rows"][1]["mean"] > found["rows"][2]["mean"]  # at the paper's rate, three images have not converged
+
+
+@pytest.mark.slow
+def test_speed(tmp_path):
+    flags = ["--architecture", "mobilenet", "--parts", "step", "chunks", "scale", "extraction", "--steps", 1]
+    sizes = ["--classes", 2, "--chunked_classes", 14, "--scales", "2x2x1", "--reference_scales", "2x2x1"]
+    printed = run("speed.py", *flags, *sizes, "--images", 70, cwd=tmp_path)
+    assert "| ours, one chunk | " in printed and "| reference | 2 | 2 | 1 | " in printed
+    found = json.loads((tmp_path / "speed.json").read_text())
+    rows = {row["what"]: row for row in found["step"]}
+    assert rows["reference"]["seconds"] > rows["limit"]["seconds"] > 0
+    assert all(row["peak"] >= 0 for row in found["step"] if "peak" in row)
+    assert found["chunks"][0]["chunk"] == 12 and found["chunks"][0]["times the limit"] > 1
+
+
+@pytest.mark.slow
+def test_accuracy(model_folder, dataset_folder, tmp_path):
+    """Both learn: with three classes, chance is a third."""
+    where = [
+        "--model",
+        model_folder,
+        "--dataset",
+        dataset_folder,
+        "--output_dir",
+        tmp_path / "runs",
+        "--eval_seeds",
+        1,
+    ]
+    run("accuracy.py", *where, "--step_limit", 50, "--disable_tqdm", "true", cwd=tmp_path)
+    curves = json.loads((tmp_path / "runs" / "accuracy.json").read_text())["curves"]
+    assert list(curves) == ["ours", "reference", "reference, our lr and growth"]
+    assert all([point["step"] for point in curve] == [25, 50] for curve in curves.values())
+    assert all(curve[1]["seconds"] > curve[0]["seconds"] > 0 for curve in curves.values())
+    assert (tmp_path / "runs" / "accuracy.png").stat().st_size > 0
+
+
+def test_the_reference_does_what_the_package_does():
+    """The gradient that it takes by two backward passes is the one in closed form."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from reference import Reference
+
+    torch.manual_seed(0)
+    W = torch.randn(3 * 4 * 4, 5)
+    real = torch.randint(0, 255, (12, 3, 4, 4), dtype=torch.uint8)
+    reference = Reference(lambda x: x.flatten(1) @ W, real, torch.arange(12) % 3, 4, views=2)
+    y = torch.tensor([0, 0, 1, 1, 2, 2])
+    probe = reference._probe()
+    z = torch.rand(6, 3, 4, 4)
+    found = reference._gradient(z, y, probe, True).detach()
+    features = LabelledFeatures(z.flatten(1) @ W, y, uniform_weights(y))
+    expected = probe_gradient(features, probe.weight.detach())
+    torch.testing.assert_close(found[:15].view(3, 5), expected[:, :5])
+    torch.testing.assert_close(found[15:], expected[:, 5])
+    colours = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250]], dtype=torch.uint8)[torch.arange(12) % 3]
+    real = colours[:, :, None, None].expand(12, 3, 4, 4).contiguous()
+    reference = Reference(reference.encode, real, torch.arange(12) % 3, 4, learning_rate=0.05, growth_steps=20)
+    losses = torch.stack([reference.step() for _ in range(100)])
+    assert losses[-20:].mean() < 0.5 * losses[:20].mean() and len(reference.levels) == 3
