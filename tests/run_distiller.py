@@ -3,8 +3,10 @@
 import os
 import signal
 from argparse import ArgumentParser
+from pathlib import Path
 
 from conftest import SIDE, make_dataset, make_vit
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing, feature_cache
@@ -21,10 +23,22 @@ class Terminate(TrainerCallback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class KeepGradients(TrainerCallback):
+    """Leaves each process's gradients of the last step; those of the finest level are the pixels' own."""
+
+    def __init__(self, folder):
+        self.file = Path(folder) / f"gradients-{os.environ.get('RANK', '0')}.safetensors"
+
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        if state.global_step == args.max_steps - 1:
+            save_file({str(level): tensor.grad for level, tensor in enumerate(model.levels)}, self.file)
+
+
 parser = ArgumentParser()
 parser.add_argument("--output_dir")
 parser.add_argument("--classes", type=int, default=4)
 parser.add_argument("--max_steps", type=int, default=6)
+parser.add_argument("--chunk_size", type=int)
 parser.add_argument("--init", default="noise")
 parser.add_argument("--resume_from_checkpoint")
 parser.add_argument("--sigterm_at", type=int)
@@ -38,11 +52,13 @@ args = LGMConfig(
     save_steps=3,
     save_total_limit=9,
     views_per_step=2,
+    chunk_size=flags.chunk_size,
     disable_tqdm=True,
 )
 backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
 dataset = make_dataset(classes=flags.classes)
 if flags.streaming:
     dataset, feature_cache.SHARD_ROWS = dataset.to_iterable_dataset(), 10
-distiller = LGMDistiller(backbone, args, dataset, callbacks=[Terminate(flags.sigterm_at)])
+callbacks = [Terminate(flags.sigterm_at), KeepGradients(flags.output_dir)]
+distiller = LGMDistiller(backbone, args, dataset, callbacks=callbacks)
 distiller.train(flags.resume_from_checkpoint)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SIDE, make_dataset, make_vit
 from datasets import load_dataset
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
 
@@ -307,8 +308,17 @@ def final_tensors(folder):
     return Checkpoint.load(all_checkpoints(folder)[-1]).tensors
 
 
-@pytest.mark.parametrize(("processes", "flags"), [(2, []), (3, []), (2, ["--streaming"])])
-def test_processes_agree(tmp_path, processes, flags):
+def gradients(folder):
+    """Of the last step, of all images, of each level."""
+    parts = [load_file(file) for file in sorted(folder.glob("gradients-*.safetensors"))]
+    return [torch.cat([part[level] for part in parts]) for level in sorted(parts[0], key=int)]
+
+
+@pytest.mark.parametrize(
+    ("processes", "flags"),
+    [(1, ["--chunk_size", "1"]), (2, []), (3, []), (2, ["--chunk_size", "1"]), (2, ["--streaming"])],
+)
+def test_processes_and_chunks_agree(tmp_path, processes, flags):
     """Also where each of them reads a stream and encodes a part of it."""
     run_script(folder=tmp_path / "one")
     run_script(*flags, folder=tmp_path / "many", processes=processes)
@@ -316,6 +326,9 @@ def test_processes_agree(tmp_path, processes, flags):
     assert one.keys() == many.keys()
     for name, tensor in one.items():
         torch.testing.assert_close(many[name], tensor, rtol=0, atol=1e-12)
+    for all_at_once, shared in zip(gradients(tmp_path / "one"), gradients(tmp_path / "many"), strict=True):
+        assert all_at_once.dtype == torch.float64 and all_at_once.abs().max() > 1e-6
+        torch.testing.assert_close(shared, all_at_once, rtol=0, atol=1e-12)
 
 
 def test_more_processes_than_images_and_another_number_resumes(tmp_path):
