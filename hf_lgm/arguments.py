@@ -15,7 +15,7 @@ from .columns import find_label_column
 from .config import LGMConfig
 from .data import LabelledImages
 from .demo import DEMO_DATASET, DEMO_MODELS
-from .hub import existing_path_or_id
+from .hub import existing_path_or_id, without_folders
 from .loading import EVAL_SPLITS, load_images
 from .planning import DatasetSize
 from .pooling import Pooling
@@ -56,13 +56,16 @@ class ModelArguments:
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the first --model."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Let code of the models' repositories run."})
 
-    def load(self, names: Sequence[str], dtype: torch.dtype = torch.float32) -> list[FrozenBackbone]:
-        """The named backbones, the first in the given precision.
+    def load(
+        self, names: Sequence[str], dtype: torch.dtype = torch.float32, also: Sequence[str] = ()
+    ) -> list[FrozenBackbone]:
+        """The named backbones in the given precision, and others in float32.
 
         Raises:
             ValueError: If two have the same name, which would be one column of the table.
         """
-        return _named_differently([self._load(name, number, dtype) for number, name in enumerate(names)])
+        wanted = [(name, dtype) for name in names] + [(name, torch.float32) for name in also]
+        return _named_differently([self._load(name, number, in_) for number, (name, in_) in enumerate(wanted)])
 
     def load_each(self, names: Sequence[str]) -> tuple[list[FrozenBackbone], dict[str, str]]:
         """Those of the named backbones that can be loaded, and for the others what was said.
@@ -87,7 +90,6 @@ class ModelArguments:
             "image_mean": self.image_mean,
             "image_std": self.image_std,
             "revision": self.revision,
-            "dtype": dtype,
         }
         name, _, side = name.partition("@")
         return FrozenBackbone.from_pretrained(
@@ -95,6 +97,7 @@ class ModelArguments:
             image_size=int(side) if side else self.image_size,
             resize_ratio=self.resize_ratio,
             trust_remote_code=self.trust_remote_code,
+            dtype=dtype,
             **(only_first if number == 0 else {}),
         )
 
@@ -251,11 +254,6 @@ class DataArguments:
             seed=args.seed,
             stream_encoder=stream_encoder,
         )
-
-
-def without_folders(name: str) -> str:
-    """A name as it may be published: of a path its last part."""
-    return Path(name).name if Path(name.partition("@")[0]).exists() or Path(name).is_absolute() else name
 
 
 def published_command(launch: str, flags: Sequence[str]) -> str:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from huggingface_hub.errors import GatedRepoError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from .architectures import call_model, image_method, prepare, takes_text, vision_config
 from .demo import demo_folder
 from .fingerprint import model_fingerprint
-from .hub import HubError, cached_commit, causes, existing_path_or_id, must_use_cache
+from .hub import cached_commit, existing_path_or_id, model_error, must_use_cache
 from .pooling import Pooling, default_pooling, pool
 from .preprocessing import Preprocessing
 
@@ -129,7 +128,7 @@ class FrozenBackbone(nn.Module):
             )
             preprocessing = Preprocessing.from_pretrained(source, config, **hub_kwargs)
         except OSError as error:
-            raise _explain(error, name_or_path) from error
+            raise model_error(error, name_or_path) from error
         except ImportError as error:
             needed = " ".join(str(error).split()[:12])
             raise ImportError(
@@ -283,14 +282,6 @@ def _is_convolutional(model: nn.Module) -> bool:
     """Whether it is made of convolutions, beyond the one that cuts an image into patches."""
     kinds = [type(module) for module in model.modules()]
     return kinds.count(nn.Conv2d) > max(1, kinds.count(nn.Linear))
-
-
-def _explain(error: OSError, name: str) -> OSError:
-    if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
-        return HubError(
-            f"'{name}' is gated: ask for access at https://huggingface.co/{name}, then run `hf auth login`."
-        )
-    return HubError(f"'{name}' can't be loaded: {str(error).strip().splitlines()[0]}")
 
 
 def _explain_value(error: ValueError, name: str) -> str:

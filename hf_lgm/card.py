@@ -1,27 +1,19 @@
 """The card of a set, rendered from its own two JSON files: what it is, what it is worth, how it was made."""
 
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
+from .card_pieces import citations, how_it_was_made, license_sentence, methods, plain, result_table, template
 from .demo import DEMO_DATASET, DEMO_MODELS
-from .provenance import is_hub_id
+from .provenance import is_hub_id, made_through
 from .results import CLASS_MEAN, top1_rows, worse_than_random
 
 PAPER = "https://arxiv.org/abs/2511.16674"
-_TEMPLATES = files("hf_lgm") / "templates"
 # Points of top-1 that the nearest class mean may be ahead without being mentioned.
 _FAR = 5.0
-
-
-def template(name: str) -> Path:
-    """The path of a template of this package."""
-    return Path(str(_TEMPLATES / name))
 
 
 def render_set_card(
@@ -39,7 +31,8 @@ def render_set_card(
     columns = [feature["name"] for feature in info["features"]]
     is_real, has_images = "source_index" in columns, "image" in columns
     name = source.get("name") or source.get("dataset", "unknown dataset")
-    verb, through = "chosen" if is_real else "distilled", backbone.get("name", "an unknown backbone")
+    verb, models = "chosen" if is_real else "distilled", made_through(config)
+    through = " and ".join(models) or "an unknown backbone"
     per_class, own = info["num_examples"] // info["num_classes"], config.get("training_set", "distilled")
     card = DatasetCard.from_template(
         _set_metadata(info, source, f"{name}, {verb} through {through}", is_real),
@@ -59,7 +52,7 @@ def render_set_card(
         warnings=_warnings(results, own, per_class, is_real),
         tables=[result_table(results, metric, own) for metric in dict.fromkeys(row["metric"] for row in results)],
         license=license_sentence(source),
-        citations=citations([through, source.get("dataset", ""), name]),
+        citations=citations([*models, *methods(config), source.get("dataset", ""), name]),
         paper=PAPER,
         **how_it_was_made(config),
     )
@@ -101,7 +94,7 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
         num_seeds=top1["n_seeds"] if top1 else 0,
         protocol=config["probe"].removeprefix("probe: "),
         license=plain(config.get("license") or "unknown, its repository declares none"),
-        citations=citations([backbone["name"], source.get("dataset", ""), name]),
+        citations=citations([backbone["name"], *methods(config), source.get("dataset", ""), name]),
         **how_it_was_made(config),
     )
     return _ended(card)
@@ -123,65 +116,6 @@ def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str
     )
     path = str(template("demo_backbone_card.md"))
     return _ended(ModelCard.from_template(data, template_path=path, top1=results[0]["mean"], **config))
-
-
-def plain(text: str) -> str:
-    """Text that reads as it is in Markdown: on one line, without markup, in tables too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(str(text).split()))
-
-
-def result_table(results: Sequence[dict[str, Any]], metric: str, own: str) -> dict[str, Any]:
-    """One metric as a table: training sets × backbones, with the words of its head and its cells; one row in bold."""
-    rows = [row for row in results if row["metric"] == metric]
-    backbones = list(dict.fromkeys(row["backbone"] for row in rows))
-    cells: dict[str, dict[str, str]] = {}
-    for row in rows:
-        spread = f" ± {row['std']:.1f}" if row["n_seeds"] > 1 else ""
-        cells.setdefault(row["training_set"], {})[row["backbone"]] = f"{row['mean']:.1f}{spread}"
-    lines = []
-    for name, found in cells.items():
-        line = [plain(name), *(found.get(backbone, "") for backbone in backbones)]
-        lines.append([f"**{cell}**" if cell.strip() else cell for cell in line] if name == own else line)
-    return {"metric": metric, "backbones": [plain(backbone) for backbone in backbones], "lines": lines}
-
-
-def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
-    """What the templates say of a run: `command`, `facts` and `init`."""
-    source, backbone, run = (config.get(name, {}) for name in ("source", "backbone", "run"))
-    settings = config.get("settings", {})
-    changed = {name: settings[name] for name in config.get("changed_settings", settings) if name in settings}
-    size = backbone.get("image_size")
-    facts = {
-        "real images": _linked(source.get("dataset"), "datasets/", source.get("revision"), source.get("num_images")),
-        "backbone": _linked(backbone.get("name"), "", backbone.get("revision"))
-        + (f", {backbone['architecture']}" if "architecture" in backbone else "")
-        + (f", {backbone['pooling']} features, {size} x {size} pixels" if size else ""),
-        "other than the defaults": ", ".join(f"`{name}={_value(value)}`" for name, value in changed.items()),
-        "seed": settings.get("seed", config.get("baseline", {}).get("seed")),
-        "run": f"{run['steps']} steps in {run['seconds']:.0f} s on {run['processes']} {run['device']} process(es)"
-        if run
-        else "",
-        "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
-    }
-    shown = {name: value for name, value in facts.items() if value not in (None, "")}
-    return {"command": config.get("command"), "facts": shown, "init": settings.get("init", "noise")}
-
-
-def license_sentence(source: dict[str, Any]) -> str:
-    """Under which terms the images may be used, as far as it is known."""
-    if not source.get("license"):
-        return "Unknown: nothing that was used says under which licence the real images are."
-    name = source.get("license_name") or source["license"]
-    text = f"[{plain(name)}]({source['license_link']})" if source.get("license_link") else plain(name)
-    declared = ", declared by the source repository, not verified" if source.get("license_declared_by") else ""
-    return f"That of the real images: {text}{declared}."
-
-
-def citations(names: Sequence[str]) -> list[str]:
-    """BibTeX of the paper, and of those backbones and datasets whose names we know."""
-    known: list[dict[str, Any]] = yaml.safe_load(template("citations.yaml").read_text(encoding="utf-8"))
-    said = " ".join(names).lower()
-    return [entry["bibtex"].strip() for entry in known if any(word in said for word in entry.get("names", [""]))]
 
 
 def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_real: bool) -> DatasetCardData:
@@ -282,18 +216,6 @@ def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_re
             "had, they are the better summary."
         )
     return found
-
-
-def _linked(name: str | None, kind: str, revision: str | None, num_images: int | None = None) -> str:
-    if not name:
-        return ""
-    text = f"[{plain(name)}](https://huggingface.co/{kind}{name})" if is_hub_id(name) else plain(name)
-    images = f", {num_images:,} of them" if num_images else ""
-    return f"{text}{f' at `{revision[:12]}`' if revision else ''}{images}"
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _size_category(rows: int) -> str:

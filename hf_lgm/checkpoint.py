@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import TrainerState
 
-from .synthetic import SyntheticImages
-
 _PREFIX = "checkpoint-"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 _TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
 
 
@@ -27,8 +27,8 @@ class Checkpoint:
     """All that a run needs to go on with the same bits.
 
     Args:
-        tensors (`dict[str, torch.Tensor]`): `level.i`, `exp_avg.i` and `exp_avg_sq.i`, each of all n images, and
-            Adam's `step`.
+        tensors (`dict[str, torch.Tensor]`): What is learned, `level.i` and `soft_labels`, with Adam's moments as
+            `level.i.exp_avg` and `level.i.exp_avg_sq`, each of all n images, and Adam's `step`.
         state (`TrainerState`): Transformers' state, with the number of steps done.
         identity (`dict`): Settings and data that decide the result.
         seconds (`float`): Time spent on the steps so far.
@@ -103,32 +103,30 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def state_tensors(images: SyntheticImages, optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:
-    """One process's rows of everything that the steps change: each level with its two Adam moments."""
+def state_tensors(learned: dict[str, nn.Parameter], optimizer: torch.optim.Adam) -> dict[str, torch.Tensor]:
+    """One process's rows of everything that the steps change: each parameter with its two Adam moments."""
     tensors = {}
-    for number, level in enumerate(images.levels):
-        adam = optimizer.state[level]
-        tensors[f"level.{number}"] = level.detach()
-        tensors[f"exp_avg.{number}"] = adam["exp_avg"]
-        tensors[f"exp_avg_sq.{number}"] = adam["exp_avg_sq"]
+    for name, parameter in learned.items():
+        tensors[name] = parameter.detach()
+        tensors |= {f"{name}.{moment}": optimizer.state[parameter][moment] for moment in _MOMENTS}
     return tensors
 
 
 def load_state_tensors(
-    tensors: dict[str, torch.Tensor], rows: slice, images: SyntheticImages, optimizer: torch.optim.Adam
+    tensors: dict[str, torch.Tensor], rows: slice, learned: dict[str, nn.Parameter], optimizer: torch.optim.Adam
 ) -> None:
     """Put one process's rows of a checkpoint back; the images must have its number of levels."""
-    for number, level in enumerate(images.levels):
+    for name, parameter in learned.items():
         with torch.no_grad():
-            level.copy_(tensors[f"level.{number}"][rows])
-        moments = {name: tensors[f"{name}.{number}"][rows].to(level) for name in ("exp_avg", "exp_avg_sq")}
+            parameter.copy_(tensors[name][rows])
+        moments = {moment: tensors[f"{name}.{moment}"][rows].to(parameter) for moment in _MOMENTS}
         step = tensors["step"].clone()
-        optimizer.state[level] = {"step": step.to(level.device) if is_fused(level) else step, **moments}
+        optimizer.state[parameter] = {"step": step.to(parameter.device) if is_fused(parameter) else step, **moments}
 
 
-def is_fused(level: torch.Tensor) -> bool:
+def is_fused(parameter: torch.Tensor) -> bool:
     """Whether Adam takes one pass over a parameter and keeps its step there; without it, it wants as much again."""
-    return level.device.type == "cuda"
+    return parameter.device.type == "cuda"
 
 
 def all_checkpoints(output_dir: str | Path) -> list[Path]:

@@ -17,9 +17,9 @@ from huggingface_hub.errors import HTTPError
 from transformers import HfArgumentParser
 
 from .checkpoint import all_checkpoints
-from .distilled_set import DATA_FILE, PUBLISHED_FILES
 from .inherited import ignored_fields
 from .parallel import check_launch
+from .set_files import DATA_FILE, PUBLISHED_FILES
 
 # What a user can mend: files, the Hub, the disk, a missing package, a dataset, the memory, a setting.
 _MENDABLE = (
@@ -82,9 +82,10 @@ def _refuse(flag: str, parser: argparse.ArgumentParser) -> None:
     raise ValueError(f"'{flag}' is no flag.{f' Did you mean {similar[0]}?' if similar else ''} --help lists them all.")
 
 
-def default_output_dir(name: str, kind: str, model: str, images_per_class: int) -> str:
+def default_output_dir(name: str, kind: str, models: Sequence[str], images_per_class: int) -> str:
     """`outputs/<dataset>-lgm-<model>-ipc<k>`, or what kind of set it is in place of `lgm`."""
-    return f"outputs/{name}-{kind}-{Path(model).name}-ipc{images_per_class}"
+    through = "-and-".join(Path(model).name for model in models)
+    return f"outputs/{name}-{kind}-{through}-ipc{images_per_class}"
 
 
 def prepare_output_dir(output_dir: str, overwrite: bool, resume: str | None = None, can_resume: bool = True) -> None:

@@ -20,6 +20,7 @@ from .evaluation import REFERENCES, Evaluation
 from .figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
 from .loading import check_classes
 from .probe import ProbeProtocol
+from .provenance import made_through
 from .results import RANDOM_IMAGES, ProbeResult, numbered, worse_than_random
 from .transfer import TransferMatrix, matrix_of
 
@@ -250,9 +251,9 @@ def _transfer(
     names = {evaluation.backbone.name for evaluation in worked}
     made: dict[int, dict[str, str]] = {}
     for name, images in sets.items():
-        through = images.config.get("backbone", {}).get("name")
-        if not images.is_real and through in names:
-            made.setdefault(images.images_per_class, {}).setdefault(through, name)
+        models = made_through(images.config)
+        if not images.is_real and len(models) == 1 and models[0] in names:
+            made.setdefault(images.images_per_class, {}).setdefault(models[0], name)
     made_by = max(made.values(), key=len, default={})
     chosen = [evaluation for evaluation in worked if evaluation.backbone.name in made_by]
     if len(chosen) < 2:

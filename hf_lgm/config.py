@@ -5,6 +5,7 @@ import functools
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +15,9 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.utils import strtobool
 
 from .augmentation import ViewSettings
+from .hub import without_folders
 from .inherited import INSTEAD, default_of, ignored_fields, parent_fields
+from .objectives import Objective
 from .probe import ProbeProtocol, ProtocolName
 from .synthetic import Parameterization
 
@@ -39,10 +42,14 @@ class LGMConfig(TrainingArguments):
 
     Args:
         images_per_class (`int`, *optional*, defaults to 1): Synthetic images of each class.
-        parameterization (`str`, *optional*, defaults to `"pyramid"`): `"pyramid"` (paper, section 3.2) or `"pixel"`.
+        parameterization (`str`, *optional*, defaults to `"pyramid"`): `"pyramid"` (paper, section 3.2), `"pixel"`, or
+            `"latent"`: what the autoencoder `vae` draws of learned latents.
+        vae (`str`, *optional*): Its Hub id or folder: an `AutoencoderKL` or `AutoencoderTiny` of diffusers, or a
+            pipeline with one.
         growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
         init (`str`, *optional*, defaults to `"noise"`): What the images start from: `"noise"`, the real image nearest
-            to its class mean (`"centroid"`), or a `"random"` real image of the class.
+            to its class mean (`"centroid"`), a `"random"` real image of the class, or an earlier set: its folder or
+            Hub id.
         max_steps (`int`, *optional*, defaults to 300): Optimisation steps.
         learning_rate (`float`, *optional*, defaults to 0.02): Adam's, on the image parameters, constant.
         views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
@@ -54,6 +61,13 @@ class LGMConfig(TrainingArguments):
             computed once, all of them in every step; `"online"`: a batch of random views in each step (the paper).
         balance_classes (`bool`, *optional*, defaults to `True`): Let cached classes count equally, however many images
             they have.
+        cluster_classes (`bool`, *optional*, defaults to `True`): Let each of several images of a class stand for a
+            cluster of its real images, as if these were classes; else nothing makes them differ but their start.
+        objective (`str`, *optional*, defaults to `"lgm"`): `"lgm"`: linear gradient matching (the paper); `"ridge"`:
+            natural gradients, and the loss of a closed-form ridge probe (see
+            [`~hf_lgm.objectives.ridge_and_natural_gradient`]).
+        label_learning_rate (`float`, *optional*, defaults to 0.0): Adam's, on the labels, which are then learned
+            as distributions over classes and stored as `soft_label`; at zero they stay what they are.
         probe_std (`float`, *optional*, defaults to 0.01): Standard deviation of the random probe's weights. Zero
             matches class means alone, which is SFM (arXiv 2602.05391).
         chunk_size (`int`, *optional*): Synthetic images encoded at a time on each process; where not given, as many as
@@ -95,14 +109,18 @@ class LGMConfig(TrainingArguments):
     )
     images_per_class: int = field(default=1, metadata={"help": "Synthetic images of each class."})
     parameterization: Parameterization = field(
-        default="pyramid", metadata={"help": "'pyramid': levels that join coarse to fine; 'pixel': plain pixels."}
+        default="pyramid",
+        metadata={"help": "'pyramid': levels that join coarse to fine; 'pixel': plain pixels; 'latent': see --vae."},
+    )
+    vae: str | None = field(
+        default=None, metadata={"help": "Autoencoder of 'latent': a Hub id such as madebyollin/taesd, or a folder."}
     )
     growth_share: float = field(
         default=0.32, metadata={"help": "Share of the run in which the pyramid's levels are added."}
     )
-    init: Initialization = field(
+    init: str = field(
         default="noise",
-        metadata={"help": "Start from 'noise', the 'centroid' real image of the class, or a 'random' real one."},
+        metadata={"help": "Start from 'noise', the 'centroid' real image of the class, a 'random' one, or a set."},
     )
     views_per_step: int = field(default=10, metadata={"help": "Random views of each synthetic image in each step."})
     flip: bool = field(default=True, metadata={"help": "Mirror half of the views; wrong for digits and text."})
@@ -119,6 +137,16 @@ class LGMConfig(TrainingArguments):
     )
     balance_classes: bool = field(
         default=True, metadata={"help": "Let cached classes count equally, whatever their size."}
+    )
+    cluster_classes: bool = field(
+        default=True, metadata={"help": "Let each of several images of a class stand for a cluster of it."}
+    )
+    objective: Objective = field(
+        default="lgm",
+        metadata={"help": "'lgm': the paper's; 'ridge': natural gradients and a closed-form ridge probe."},
+    )
+    label_learning_rate: float = field(
+        default=0.0, metadata={"help": "Learn soft labels too, at this rate of Adam's; 0: labels stay as they are."}
     )
     probe_std: float = field(default=0.01, metadata={"help": "Standard deviation of the random probe; 0 is SFM."})
     chunk_size: int | None = field(
@@ -139,6 +167,8 @@ class LGMConfig(TrainingArguments):
     def __post_init__(self) -> None:
         self._check_inherited_fields()
         self._check_values()
+        self._check_choices()
+        self._check_init()
         self.bf16 = self._bf16_by_default if self.bf16 is None else self.bf16
         super().__post_init__()
         if self.eval_strategy == "epoch" or self.save_strategy in ("epoch", "best"):
@@ -166,6 +196,7 @@ class LGMConfig(TrainingArguments):
             "learning_rate": 2e-3,
             "real_features": "online",
             "balance_classes": False,
+            "cluster_classes": False,
             "eval_protocol": "paper",
             "save_steps": 500,
         }
@@ -175,6 +206,16 @@ class LGMConfig(TrainingArguments):
     def default_chunk_size(self) -> int:
         """Images encoded at a time where nothing says how many fit, as on a CPU: for the speed as good as any."""
         return max(1, _VIEWS_PER_CHUNK // self.views_per_step)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether several images of a class are told apart."""
+        return self.cluster_classes and self.images_per_class > 1 and self.real_features == "cached"
+
+    @property
+    def begins_with_set(self) -> bool:
+        """Whether `init` is an earlier set's folder or Hub id."""
+        return self.init not in get_args(Initialization)
 
     @property
     def probe_protocol(self) -> ProbeProtocol:
@@ -199,7 +240,7 @@ class LGMConfig(TrainingArguments):
             ValueError: If there is one.
         """
         for name, wanted in (("init", "noise"), ("real_features", "cached")):
-            if getattr(self, name) != wanted:
+            if getattr(self, name) != wanted and not (name == "init" and self.begins_with_set):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} needs the real images again, and a stream is read once: use "
                     f"{name}={wanted!r}, or do not stream the dataset."
@@ -210,7 +251,9 @@ class LGMConfig(TrainingArguments):
         names = [f.name for f in dataclasses.fields(LGMConfig) if f.name not in parent_fields()]
         inherited = ["max_steps", "learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon", "seed", "bf16"]
         without = ("chunk_size", "eval_seeds", "eval_protocol", "eval_learning_rate", "hub_dataset_id")
-        return {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
+        settings = {name: getattr(self, name) for name in [*names, *inherited] if name not in without}
+        named = {"init": without_folders(self.init) if self.begins_with_set else self.init}
+        return {**settings, **named, "vae": self.vae and without_folders(self.vae)}
 
     def changed_settings(self) -> list[str]:
         """Which of these are not at their defaults."""
@@ -234,9 +277,17 @@ class LGMConfig(TrainingArguments):
                 raise ValueError(f"{name} must be at least 1, found {value}.")
         if self.push_to_hub and not self.hub_dataset_id:
             raise ValueError("push_to_hub needs to know where to: set hub_dataset_id to 'user/name'.")
+        if not 0 <= self.growth_share <= 1:
+            raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
+        _ = self.views  # refuses crops
+        for name in ("noise_std", "probe_std", "learning_rate", "label_learning_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")
+
+    def _check_choices(self) -> None:
         for name, choices in (
+            ("objective", Objective),
             ("parameterization", Parameterization),
-            ("init", Initialization),
             ("real_features", RealFeatures),
             ("eval_protocol", ProtocolName),
         ):
@@ -244,9 +295,22 @@ class LGMConfig(TrainingArguments):
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(choices))}, found {getattr(self, name)!r}."
                 )
-        if not 0 <= self.growth_share <= 1:
-            raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
-        _ = self.views  # refuses crops
-        for name in ("noise_std", "probe_std", "learning_rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")
+        if (self.parameterization == "latent") != (self.vae is not None):
+            raise ValueError(
+                "parameterization='latent' and vae belong together: the autoencoder that draws the images, such as "
+                "madebyollin/taesd."
+            )
+        if self.has_parts and self.objective == "lgm" and self.label_learning_rate:
+            raise ValueError(
+                "With several images per class the labels that lgm matches are clusters: to learn soft labels too, "
+                "use objective='ridge' or cluster_classes=False."
+            )
+        if self.objective == "ridge" and self.real_features != "cached":
+            raise ValueError("objective='ridge' scores its probe on all real features: use real_features='cached'.")
+
+    def _check_init(self) -> None:
+        if self.begins_with_set and "/" not in self.init and not Path(self.init).expanduser().is_dir():
+            words = ", ".join(get_args(Initialization))
+            raise ValueError(
+                f"init must be one of {words}, or an earlier set (a folder or 'user/name'), found {self.init!r}."
+            )

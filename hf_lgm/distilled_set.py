@@ -14,27 +14,30 @@ from typing import Any
 import datasets
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HTTPError
 
 from .augmentation import ViewSettings
 from .card import render_set_card
 from .columns import check_same_classes
 from .figures import save_preview
-from .hub import HubError, existing_path_or_id, explain, must_use_cache
+from .hub import existing_path_or_id
 from .preprocessing import to_images, to_rgb, to_tensor
 from .provenance import reason_to_be_private
 from .publishing import CONFIG_FILE, HubRepository
+from .set_files import (
+    CARD_FILE,
+    COMPARISON_FILE,
+    DATA_FILE,
+    MAX_BYTES,
+    PREVIEW_FILE,
+    PUBLISHED_FILES,
+    RESULTS_FILE,
+    fetch_files,
+    read_json,
+    write_json,
+)
 
-# Everything that a set consists of; what else lies in its folder is never read or published.
-DATA_FILE = "data/train-00000-of-00001.parquet"
-RESULTS_FILE = "results.json"
-PREVIEW_FILE = "preview.png"
-CARD_FILE = "README.md"
-PUBLISHED_FILES = (CARD_FILE, DATA_FILE, PREVIEW_FILE, CONFIG_FILE, RESULTS_FILE)
-COMPARISON_FILE = "comparison.png"  # shows real images, so it is published only when asked for
-# What a stranger's repository may make us read.
-_MAX_BYTES = {DATA_FILE: 2**33, CONFIG_FILE: 2**26, RESULTS_FILE: 2**26}
+# One of them has to be there.
+_IMAGES = {"image", "source_index"}
 
 
 @dataclass
@@ -42,8 +45,9 @@ class DistilledSet:
     """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline.
 
     Args:
-        dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`), and `source_index` for real images,
-            which may be without `image`: see [`~DistilledSet.without_images`].
+        dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`); `soft_label`, a distribution over
+            classes, where labels were learned; `source_index` for real images, which may be without `image`: see
+            [`~DistilledSet.without_images`].
         config (`dict`, *optional*): How it was made.
         results (`list[dict]`, *optional*): What was measured of it, as rows of [`ProbeResult`].
     """
@@ -60,13 +64,20 @@ class DistilledSet:
         class_names: list[str],
         config: dict[str, Any] | None = None,
         source_index: Sequence[int] | None = None,
+        soft_labels: torch.Tensor | None = None,
     ) -> "DistilledSet":
-        """A set of images of shape (n, 3, size, size) with values in [0, 1], rounded to 8 bits."""
+        """A set of images of shape (n, 3, size, size) with values in [0, 1], rounded to 8 bits.
+
+        Soft labels have shape (n, C).
+        """
         columns: dict[str, Any] = {"image": to_images(pixels), "label": list(labels)}
         features = Features({"image": datasets.Image(), "label": ClassLabel(names=class_names)})
         if source_index is not None:
             columns["source_index"] = list(source_index)
             features["source_index"] = Value("int64")
+        if soft_labels is not None:
+            columns["soft_label"] = soft_labels.cpu().tolist()
+            features["soft_label"] = datasets.List(Value("float32"), length=len(class_names))
         return cls(Dataset.from_dict(columns, features=features), config or {})
 
     @classmethod
@@ -88,10 +99,10 @@ class DistilledSet:
         name = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
         folder = Path(name)
         if not folder.is_dir():
-            folder = _fetch(name, revision, token)
+            folder = fetch_files(name, revision, token)
         if not (folder / DATA_FILE).is_file():
             raise FileNotFoundError(f"'{name}' is not a distilled set: it has no {DATA_FILE}.")
-        for file, limit in _MAX_BYTES.items():
+        for file, limit in MAX_BYTES.items():
             if (folder / file).is_file() and (folder / file).stat().st_size > limit:
                 raise ValueError(f"'{name}' is not a distilled set: {file} has more than {limit:,} bytes.")
         dataset = Dataset.from_parquet(str(folder / DATA_FILE), keep_in_memory=True)
@@ -100,7 +111,7 @@ class DistilledSet:
                 f"'{name}' is not a distilled set: expected columns image and label (a ClassLabel), found "
                 f"{', '.join(dataset.column_names)}."
             )
-        config, results = _read_json(folder / CONFIG_FILE, dict), _read_json(folder / RESULTS_FILE, list)
+        config, results = read_json(folder / CONFIG_FILE, dict), read_json(folder / RESULTS_FILE, list)
         config.pop("dataset_info", None)
         return cls(dataset, config, results)
 
@@ -128,8 +139,8 @@ class DistilledSet:
             "download_size": (folder / DATA_FILE).stat().st_size,
         }
         config = {**self.config, "dataset_info": info}
-        _write_json(folder / CONFIG_FILE, config)
-        _write_json(folder / RESULTS_FILE, self.results)
+        write_json(folder / CONFIG_FILE, config)
+        write_json(folder / RESULTS_FILE, self.results)
         (folder / PREVIEW_FILE).unlink(missing_ok=True)
         if self.has_images:
             save_preview(self.dataset, folder / PREVIEW_FILE)
@@ -203,6 +214,11 @@ class DistilledSet:
         return "image" in self.dataset.features
 
     @property
+    def has_soft_labels(self) -> bool:
+        """Whether its labels were learned."""
+        return "soft_label" in self.dataset.features
+
+    @property
     def images_per_class(self) -> int:
         """How many there are of each class."""
         return len(self.dataset) // len(self.class_names)
@@ -212,6 +228,8 @@ class DistilledSet:
         """A digest of pixels, labels and class names."""
         digest = hashlib.sha256(json.dumps([self.class_names, self.labels.tolist()]).encode())
         digest.update((self.pixels() * 255).round().to(torch.uint8).numpy().tobytes())
+        if self.has_soft_labels:
+            digest.update(self.targets_as(self.class_names).numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -233,6 +251,18 @@ class DistilledSet:
         check_same_classes(self.class_names, class_names, what)
         return torch.tensor([class_names.index(name) for name in self.class_names])[self.labels]
 
+    def targets_as(self, class_names: list[str]) -> torch.Tensor:
+        """What a probe is trained with: the soft labels, of shape (n, C), where there are any, else one-hot ones.
+
+        Raises:
+            ValueError: If its classes are others.
+        """
+        labels = self.labels_as(class_names)
+        if not self.has_soft_labels:
+            return torch.nn.functional.one_hot(labels, len(class_names)).float()
+        order = [self.class_names.index(name) for name in class_names]
+        return torch.tensor(self.dataset["soft_label"][:])[:, order]
+
     @property
     def views(self) -> ViewSettings:
         """The views it was made with, which a probe should be trained on; the paper's where it does not say."""
@@ -252,37 +282,3 @@ class DistilledSet:
                 "scripts/evaluate.py, or rebuild it with hf_lgm.baselines.with_source_images(set, train_images)."
             )
         return torch.stack([to_tensor(to_rgb(image)) for image in self.dataset["image"][:]]).float() / 255
-
-
-_IMAGES = {"image", "source_index"}
-
-
-def _fetch(name: str, revision: str | None, token: str | None) -> Path:
-    """The files of a set on the Hub, in the cache."""
-    cached = must_use_cache(name, "dataset", "--sets")
-    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
-    try:
-        if not cached:
-            info = HfApi(token=token).dataset_info(name, revision=revision, files_metadata=True)
-            for file in info.siblings or []:
-                if (file.size or 0) > _MAX_BYTES.get(file.rfilename, file.size or 0):
-                    raise ValueError(f"'{name}' is not a distilled set: {file.rfilename} has {file.size:,} bytes.")
-        files = list(_MAX_BYTES)
-        return Path(snapshot_download(name, **where, token=token, allow_patterns=files, local_files_only=cached))
-    except (HTTPError, OSError) as error:
-        at = f" at revision '{revision}'" if revision else ""
-        raise HubError(f"The set '{name}'{at} can't be fetched: {explain(error, name, 'dataset', 'read')}") from error
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    """What a file holds, if it holds such a thing; empty where there is none."""
-    if not path.is_file():
-        return kind()
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, kind):
-        raise ValueError(f"{path.name} holds a {type(found).__name__} where a {kind.__name__} was expected.")
-    return found
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

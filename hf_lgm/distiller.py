@@ -5,7 +5,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,32 @@ from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_callback import CallbackHandler
 from transformers.trainer_utils import TrainOutput
 
-from .augmentation import random_views
 from .backbone import FrozenBackbone
-from .baselines import centroid_rows, random_rows, real_image_set
 from .callbacks import LossBar, Timelapse
 from .checkpoint import checkpoint_signals
 from .chunking import find_chunk_size
 from .config import LGMConfig
 from .data import LabelledImages
 from .distilled_set import DistilledSet
-from .encoding import ChunkedEncoding
-from .evaluation import evaluate_probe
-from .features import OnlineFeatures, extract_features, placed
+from .encoding import ChunkedEncoding, encode_views
+from .fingerprint import model_fingerprint
+from .initialization import earlier_set, real_pixels
+from .latents import LatentImages, load_autoencoder
 from .loading import align_classes, check_classes
-from .objectives import LabelledFeatures, balanced_weights, feature_gradient, uniform_weights
+from .objectives import LabelledFeatures, feature_gradient, uniform_weights
 from .parallel import check_processes, gather_rows, owned_range, to_device
-from .probe import ProbeProtocol
 from .provenance import describe_images
 from .randomness import seeded_generator
+from .real_features import cached_features, real_features
 from .run import ResumableRun
+from .soft_labels import SoftLabels
 from .streaming import StreamEncoder
 from .synthetic import SyntheticImages
 from .versions import library_versions
 
 logger = logging.getLogger(__name__)
+
+Model = str | nn.Module | FrozenBackbone
 
 
 class LGMDistiller(ResumableRun):
@@ -51,7 +52,9 @@ class LGMDistiller(ResumableRun):
     process owns a slice of the synthetic images with its optimizer state; what processes exchange is features.
 
     Args:
-        model (`str`, `torch.nn.Module` or [`FrozenBackbone`]): Hub id or folder, a live model, or a backbone.
+        model (`str`, `torch.nn.Module`, [`FrozenBackbone`], or a list of them): Hub id or folder, a live model, or a
+            backbone. The images are made for all that are given, each with its own features, geometry and
+            normalisation; the loss is the mean of theirs.
         args ([`LGMConfig`], *optional*): The settings.
         train_dataset (`datasets.Dataset`, `datasets.IterableDataset` or [`LabelledImages`]): The real images to
             distil; a stream is read once, and encoded at once.
@@ -67,7 +70,7 @@ class LGMDistiller(ResumableRun):
 
     def __init__(
         self,
-        model: str | nn.Module | FrozenBackbone,
+        model: Model | Sequence[Model],
         args: LGMConfig | None = None,
         train_dataset: Dataset | IterableDataset | LabelledImages | None = None,
         eval_dataset: Dataset | IterableDataset | LabelledImages | None = None,
@@ -84,22 +87,24 @@ class LGMDistiller(ResumableRun):
             raise ValueError("eval_strategy needs an eval_dataset to evaluate on.")
         self.accelerator = Accelerator(cpu=self.args.use_cpu)
         check_processes(self.accelerator)
-        self.backbone = FrozenBackbone.wrap(model, processing_class).to(self.accelerator.device)
-        if self.args.bf16 and self.backbone.dtype == torch.float32:
-            self.backbone = self.backbone.cast(torch.bfloat16)
-        if self.args.torch_compile:
-            self.backbone.compile_model(self.args.torch_compile_backend, self.args.torch_compile_mode)
-        encoder = StreamEncoder([self.backbone], self.accelerator, self.args.per_device_eval_batch_size)
+        models = [model] if isinstance(model, Model) else list(model)
+        self.backbones = [self._prepared(FrozenBackbone.wrap(each, processing_class)) for each in models]
+        encoder = StreamEncoder(self.backbones, self.accelerator, self.args.per_device_eval_batch_size)
         self.train_images = LabelledImages.wrap(train_dataset, encoder)
         check_classes(self.train_images, self.args.images_per_class)
         self.eval_images = None
         if eval_dataset is not None:
             self.eval_images = align_classes(LabelledImages.wrap(eval_dataset, encoder), self.train_images.class_names)
+        self.earlier = None
+        if self.args.begins_with_set:
+            names = self.train_images.class_names
+            self.earlier = earlier_set(self.args.init, names, self.args.images_per_class)
+        self.autoencoder = load_autoencoder(self.args.vae) if self.args.vae else None
         self.provenance = provenance or {}
         self.seconds, self.results, self.chunk_size = 0.0, [], self.args.chunk_size
         self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)
         self.owned = owned_range(len(self.labels), self.accelerator.process_index, self.accelerator.num_processes)
-        self.images = self._new_images()
+        self.images, self.soft_labels = self._new_images(), self._new_soft_labels()
         self.optimizer = self._new_optimizer()
         self.state = TrainerState()
         self.control = TrainerControl()
@@ -130,16 +135,17 @@ class LGMDistiller(ResumableRun):
             self.open_repository(self.args.hub_dataset_id)
         self._start(resume_from_checkpoint)
         started, seconds_before = time.time(), self.seconds
-        real_features = self._real_features()
+        real = self._real_features()
         self.chunk_size = self.chunk_size or self._find_chunk_size()
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         with checkpoint_signals() as signals:
             for step in range(self.state.global_step, self.args.max_steps):
                 self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
                 self._grow_if_due(step)
-                loss = self.training_step(step, next(real_features))
+                loss = self.training_step(step, next(real))
                 self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
                 self.optimizer.step()
+                self.soft_labels.project()
                 self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
                 self.state.global_step = step + 1
                 self.seconds = seconds_before + time.time() - started
@@ -154,56 +160,39 @@ class LGMDistiller(ResumableRun):
         last_loss = next((log["loss"] for log in reversed(self.state.log_history) if "loss" in log), float("nan"))
         return TrainOutput(self.state.global_step, last_loss, {"train_runtime": self.seconds})
 
-    def training_step(self, step: int, real: LabelledFeatures) -> torch.Tensor:
+    def training_step(self, step: int, real: Sequence[LabelledFeatures]) -> torch.Tensor:
         """One step of linear gradient matching (paper, section 3.1): the loss, and gradients on the image parameters.
 
         Args:
-            step (`int`): Decides the random probe and the views.
-            real ([`LabelledFeatures`]): The real features.
+            step (`int`): Decides the random probes and the views.
+            real (`Sequence[LabelledFeatures]`): The real features, through each backbone.
         """
         self.optimizer.zero_grad(set_to_none=True)
         self.results = []  # were those of other images
-        W = to_device(self._draw_probe(step), self.accelerator.device)  # (C, D)
-        encode = functools.partial(self._encode_views, step=step)
-        encoding = ChunkedEncoding(encode, self.images(), torch.tensor(self.owned), self.chunk_size)
-        z = gather_rows(self.accelerator, encoding.z, len(self.labels)).flatten(0, 1)  # (n * K, D)
-        y = self._view_labels
-        loss, dz = feature_gradient(LabelledFeatures(z, y, uniform_weights(y)), real, W)
-        dz = dz.unflatten(0, (len(self.labels), self.args.views_per_step))  # (n, K, D)
-        encoding.backward(dz[self.owned.start : self.owned.stop])
+        images = self.images()
+        pixels = images.detach().requires_grad_()  # collects what each backbone wants changed
+        losses = [self._match(*each, pixels, step) for each in zip(self.backbones, real, strict=True)]
+        images.backward(pixels.grad)
+        loss = torch.stack(losses).mean()
         self._watch(loss, step)
         return loss
 
-    def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
-        """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
-
-        Returns `eval_accuracy`, `eval_accuracy_std`, `eval_accuracy_top5` with more than five classes, and
-        `eval_accuracy_worst_group` where there are groups.
-
-        Args:
-            protocol ([`ProbeProtocol`], *optional*): How they are trained; `args.probe_protocol` where not given.
-
-        Raises:
-            ValueError: If there is no `eval_dataset`.
-        """
-        if self.eval_images is None:
-            raise ValueError("evaluate() needs an eval_dataset: pass one to LGMDistiller.")
-        result = evaluate_probe(
-            self.backbone,
-            self.distilled_set(),
-            self.eval_images,
-            accelerator=self.accelerator,
-            protocol=protocol or self.args.probe_protocol,
-            batch_size=self.args.per_device_eval_batch_size,
-            num_workers=self.args.dataloader_num_workers,
-        )
-        self.results = result.rows()
-        metrics = {"eval_accuracy": result.mean, "eval_accuracy_std": result.std}
-        names = {"top-5": "eval_accuracy_top5", "worst group": "eval_accuracy_worst_group"}
-        metrics |= {names[row["metric"]]: row["mean"] for row in result.rows() if row["metric"] in names}
-        self._log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def _match(
+        self, backbone: FrozenBackbone, real: LabelledFeatures, pixels: torch.Tensor, step: int
+    ) -> torch.Tensor:
+        """The loss through one backbone; its gradient is added to that of the pixels."""
+        W = to_device(self._draw_probe(backbone, step), self.accelerator.device)  # (C, D)
+        encode = functools.partial(encode_views, backbone, self.args, step)
+        encoding = ChunkedEncoding(encode, pixels, torch.tensor(self.owned), self.chunk_size)
+        z = gather_rows(self.accelerator, encoding.z, len(self.labels)).flatten(0, 1)  # (n * K, D)
+        y = self._gathered_labels().repeat_interleave(self.args.views_per_step, dim=0)  # (n * K, C)
+        part = torch.arange(len(y), device=y.device) // self.args.views_per_step if self.args.has_parts else None
+        synthetic = LabelledFeatures(z, y, uniform_weights(y), part)
+        loss, dz, dy = feature_gradient(synthetic, real, W, self.args.objective)
+        encoding.backward(self._own_views(dz) / len(self.backbones))  # (m, K, D)
+        if dy is not None:
+            self.soft_labels.probabilities.backward(self._own_views(dy).sum(dim=1) / len(self.backbones))
+        return loss
 
     @torch.no_grad()
     def distilled_set(self) -> DistilledSet:
@@ -212,7 +201,8 @@ class LGMDistiller(ResumableRun):
         config = {
             "settings": self.args.own_settings(),
             "changed_settings": self.args.changed_settings(),
-            "backbone": self.backbone.describe(),
+            "backbone": self.backbones[0].describe(),
+            **({"more_backbones": [each.describe() for each in self.backbones[1:]]} if self.backbones[1:] else {}),
             **self.provenance,
             "source": {
                 **self.provenance.get("source", {}),
@@ -226,81 +216,74 @@ class LGMDistiller(ResumableRun):
             },
             "versions": library_versions(),
         }
-        distilled = DistilledSet.from_pixels(pixels, self.labels.tolist(), self.train_images.class_names, config)
+        soft = self._gathered_labels() if self.soft_labels.are_learned else None
+        names, labels = self.train_images.class_names, self.labels.tolist()
+        distilled = DistilledSet.from_pixels(pixels, labels, names, config, soft_labels=soft)
         return distilled.with_results(self.results)
 
-    def _encode_views(self, pixels: torch.Tensor, image_ids: torch.Tensor, step: int) -> torch.Tensor:
-        """Features of shape (m, views_per_step, D) of random views of m images."""
-        views = self.args.views_per_step
-        if len(pixels) == 0:
-            return pixels.new_zeros(0, views, self.backbone.dim)
-        crops = random_views(
-            pixels, image_ids.tolist(), views, self.backbone.image_size, self.args.views, self.args.seed, step
-        )
-        return self.backbone(crops).unflatten(0, (len(pixels), views))
+    def _prepared(self, backbone: FrozenBackbone) -> FrozenBackbone:
+        """On the device, in the precision of the run, compiled where that is asked for."""
+        backbone = backbone.to(self.accelerator.device)
+        if self.args.bf16 and backbone.dtype == torch.float32:
+            backbone = backbone.cast(torch.bfloat16)
+        if self.args.torch_compile:
+            backbone.compile_model(self.args.torch_compile_backend, self.args.torch_compile_mode)
+        return backbone
 
-    @functools.cached_property
-    def _view_labels(self) -> torch.Tensor:
-        """Shape (n * K,), on the device."""
-        return self.labels.repeat_interleave(self.args.views_per_step).to(self.accelerator.device)
+    def _gathered_labels(self) -> torch.Tensor:
+        """Distributions over classes of all images, of shape (n, C), which want a gradient where they are learned."""
+        labels = gather_rows(self.accelerator, self.soft_labels.probabilities.detach(), len(self.labels))
+        return labels.requires_grad_(self.soft_labels.are_learned)
+
+    def _own_views(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Of what belongs to all views (n * K, …), the part of this process's m images, of shape (m, K, …)."""
+        of_each = gradient.unflatten(0, (len(self.labels), self.args.views_per_step))
+        return of_each[self.owned.start : self.owned.stop]
 
     def _find_chunk_size(self) -> int:
         """As many images as fit beside all that the steps will need; a fixed number where the device does not say."""
-        image = self.backbone.mean.new_zeros(self.backbone.mean.shape[1], self.images.size, self.images.size)
-        found = find_chunk_size(functools.partial(self._encode_views, step=0), image, len(self.owned))
-        return found or self.args.default_chunk_size
+        size, found = self.images.size, []
+        for backbone in self.backbones:
+            image = backbone.mean.new_zeros(backbone.mean.shape[1], size, size)
+            encode = functools.partial(encode_views, backbone, self.args, 0)
+            found.append(find_chunk_size(encode, image, len(self.owned)) or self.args.default_chunk_size)
+        return min(found)
 
-    def _draw_probe(self, step: int) -> torch.Tensor:
+    def _draw_probe(self, backbone: FrozenBackbone, step: int) -> torch.Tensor:
         generator = seeded_generator(self.args.seed, "probe", step)
-        return self.args.probe_std * torch.randn(self.train_images.num_classes, self.backbone.dim, generator=generator)
+        rows = len(self.labels) if self.args.has_parts else self.train_images.num_classes
+        return self.args.probe_std * torch.randn(rows, backbone.dim, generator=generator)
 
-    def _real_features(self) -> Iterator[LabelledFeatures]:
-        """The real side of each step that is still to do."""
-        args = self.args
-        if args.real_features == "online":
-            online = OnlineFeatures(
-                self.backbone,
-                self.train_images,
-                len(self.labels) * args.views_per_step,
-                args.views,
-                args.seed,
-                self.accelerator,
-                args.dataloader_num_workers,
-            )
-            return online.batches(self.state.global_step, args.max_steps)
-        z = placed(self._cached_features(), self.accelerator.device)
-        y = self.train_images.labels.to(z.device)
-        logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
-        return repeat(LabelledFeatures(z, y, balanced_weights(y) if args.balance_classes else uniform_weights(y)))
-
-    def _cached_features(self) -> torch.Tensor:
-        return extract_features(
-            self.backbone,
-            self.train_images,
-            self.accelerator,
-            self.args.per_device_eval_batch_size,
-            self.args.dataloader_num_workers,
-        )
+    def _real_features(self) -> Iterator[tuple[LabelledFeatures, ...]]:
+        """The real side of each step that is still to do, through each backbone."""
+        images, step = self.train_images, self.state.global_step
+        sides = (real_features(each, images, self.args, self.accelerator, step) for each in self.backbones)
+        return zip(*sides, strict=True)
 
     def _new_images(self) -> SyntheticImages:
-        args, size = self.args, self.backbone.preprocessing.synthetic_size
-        return SyntheticImages(self.owned, size, args.seed, args.parameterization).to(self.backbone.mean)
+        size = max(backbone.preprocessing.synthetic_size for backbone in self.backbones)
+        if self.autoencoder is not None:
+            images: SyntheticImages = LatentImages(self.owned, size, self.args.seed, self.autoencoder)
+        else:
+            sides = [size] if self.args.parameterization == "pixel" else None
+            images = SyntheticImages(self.owned, size, self.args.seed, sides)
+        return images.to(self.backbones[0].mean)
+
+    def _new_soft_labels(self) -> SoftLabels:
+        own, are_learned = self.labels[self.owned.start : self.owned.stop], self.args.label_learning_rate > 0
+        return SoftLabels(own, self.train_images.num_classes, are_learned).to(self.accelerator.device)
 
     def _initialize_images(self) -> None:
-        """Let the images begin as real ones of their classes, where that is asked for."""
-        if self.args.init == "noise":
-            return
-        images, per_class = self.train_images, self.args.images_per_class
-        if self.args.init == "random":
-            rows = random_rows(images.labels, images.num_classes, per_class, self.args.seed)
-        else:
-            rows = centroid_rows(self._cached_features(), images.labels, images.num_classes, per_class)
-        own_rows = rows[self.owned.start : self.owned.stop]
-        if len(own_rows) == 0:  # more processes than images
-            self.images.set_num_levels(len(self.images.sides))
-            return
-        real = real_image_set(images, own_rows, self.images.size, self.backbone.preprocessing.resize_ratio)
-        self.images.start_from(real.pixels())
+        """Let the images begin as others, where that is asked for, with their labels."""
+        init, first, own = self.args.init, self.backbones[0], slice(self.owned.start, self.owned.stop)
+        if self.earlier:
+            self.images.start_from(self.earlier.pixels()[own])
+            if self.soft_labels.are_learned:
+                self.soft_labels.start_from(self.earlier.targets_as(self.train_images.class_names)[own])
+        elif init != "noise":
+            features = functools.partial(cached_features, first, self.train_images, self.args, self.accelerator)
+            given = self.args.images_per_class, self.owned, first, features, self.args.seed
+            self.images.start_from(real_pixels(init, self.train_images, *given))
 
     def _grow_if_due(self, step: int) -> None:
         """Add pyramid levels, evenly spread over the start of the run; Adam starts afresh (paper, section 3.2)."""
@@ -315,4 +298,9 @@ class LGMDistiller(ResumableRun):
         images = self.train_images
         labels = hashlib.sha256(images.labels.numpy().tobytes()).hexdigest()
         data = {"images": images.fingerprint, "labels": labels, "class_names": images.class_names}
-        return {**self.args.own_settings(), "backbone": self.backbone.fingerprint, **data}
+        if self.earlier:
+            data["init_images"] = self.earlier.fingerprint
+        if self.autoencoder is not None:
+            data["autoencoder"] = model_fingerprint(self.autoencoder, dict(self.autoencoder.config))
+        backbones = " ".join(backbone.fingerprint for backbone in self.backbones)
+        return {**self.args.own_settings(), "backbone": backbones, **data}

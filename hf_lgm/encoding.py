@@ -4,7 +4,30 @@ from collections.abc import Callable
 
 import torch
 
+from .augmentation import random_views
+from .backbone import FrozenBackbone
+from .config import LGMConfig
+
 EncodeChunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def encode_views(
+    backbone: FrozenBackbone, args: LGMConfig, step: int, pixels: torch.Tensor, image_ids: torch.Tensor
+) -> torch.Tensor:
+    """Features of shape (m, views_per_step, D) of random views of m images.
+
+    Args:
+        backbone ([`FrozenBackbone`]): What they are seen through.
+        args ([`LGMConfig`]): Says how many views, of which kind.
+        step (`int`): Decides the views.
+        pixels (`torch.Tensor`): Shape (m, 3, side, side).
+        image_ids (`torch.Tensor`): Shape (m,), the images' numbers in the whole set.
+    """
+    ids, views = image_ids.tolist(), args.views_per_step
+    if len(pixels) == 0:
+        return pixels.new_zeros(0, views, backbone.dim)
+    crops = random_views(pixels, ids, views, backbone.image_size, args.views, args.seed, step)
+    return backbone(crops).unflatten(0, (len(pixels), views))
 
 
 class ChunkedEncoding:

@@ -77,7 +77,10 @@ class Evaluation:
 
         def compute() -> ProbeResult:
             features = ViewFeatures(self.backbone, sets, views, self.batch_size)
-            W, b = train_probes(features, y.to(self.scored.y), self.real.num_classes, self.protocol)
+            targets = y
+            if any(images.has_soft_labels for images in sets):
+                targets = torch.stack([images.targets_as(self.real.class_names) for images in sets])
+            W, b = train_probes(features, targets.to(self.scored.y.device), self.real.num_classes, self.protocol)
             return self.scored.result(name, self.backbone.name, protocol, probe_logits(W, b))
 
         y = sets[0].labels_as(self.real.class_names)

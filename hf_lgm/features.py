@@ -1,24 +1,19 @@
-"""Features of real images: computed once and kept on disk, or anew for every step as in the paper."""
+"""Features of real images: computed once, and kept on disk."""
 
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import PIL
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from . import feature_cache
-from .augmentation import ViewSettings, random_views
 from .backbone import FrozenBackbone
 from .data import LabelledImages
 from .feature_cache import FeatureCache
-from .objectives import LabelledFeatures, uniform_weights
-from .parallel import gather_rows, owned_range
 from .preprocessing import square, to_tensor
-from .randomness import seeded_generator
 from .streaming import EncodedStream
 
 
@@ -73,19 +68,12 @@ def extract_features(
     starts = range(0, len(images), step)
     features = cache.empty(len(images))
     mine = [start for start in starts if start // step % accelerator.num_processes == accelerator.process_index]
-    loading = batch_size, _num_workers(num_workers, accelerator)
+    loading = batch_size, decoding_workers(num_workers, accelerator)
     done = _fill(features, mine, cache, backbone, images, *loading)
     accelerator.wait_for_everyone()
     others = [start for start in starts if start not in done]
     _fill(features, others, cache, backbone, images, *loading)  # what other processes have computed
     return features
-
-
-def placed(features: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Features on a device, unless they would take more than half of a GPU's free memory: then they come in blocks."""
-    if device.type == "cuda" and features.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return features
-    return features.to(device)
 
 
 def _fill(
@@ -134,89 +122,9 @@ def _encoded(
         yield torch.cat(features).cpu()
 
 
-def _num_workers(wanted: int, accelerator: Accelerator) -> int:
+def decoding_workers(wanted: int, accelerator: Accelerator) -> int:
     """Processes that decode: by default a share of the cores beside a GPU, none where the model wants them itself."""
     if wanted >= 0:
         return wanted
     on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
     return 0 if accelerator.device.type == "cpu" else (os.cpu_count() or 1) // on_this_machine
-
-
-class OnlineFeatures:
-    """The paper's real side: for each step a batch of real images, one random view of each.
-
-    Real images are resized and randomly cropped to the side of the synthetic ones, then viewed like them. Every image
-    is used once per epoch, and the last, incomplete batch is dropped.
-
-    Args:
-        backbone ([`FrozenBackbone`]): On the accelerator's device.
-        images ([`LabelledImages`]): N images.
-        batch_size (`int`): Images per step; at most N.
-        views ([`ViewSettings`]): How views are made.
-        seed (`int`): Decides the order and the views.
-        accelerator (`accelerate.Accelerator`): Processes share each batch.
-        num_workers (`int`, *optional*, defaults to 0): Processes that decode images.
-    """
-
-    def __init__(
-        self,
-        backbone: FrozenBackbone,
-        images: LabelledImages,
-        batch_size: int,
-        views: ViewSettings,
-        seed: int,
-        accelerator: Accelerator,
-        num_workers: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.images = images
-        self.batch_size = min(batch_size, len(images))
-        self.views = views
-        self.seed = seed
-        self.accelerator = accelerator
-        self.num_workers = num_workers
-        self._order = (-1, torch.empty(0))  # of one epoch
-
-    def rows(self, step: int) -> torch.Tensor:
-        """The rows of one step's batch, of shape (batch_size,)."""
-        epoch, batch = divmod(step, len(self.images) // self.batch_size)
-        if self._order[0] != epoch:
-            generator = seeded_generator(self.seed, "order", epoch)
-            self._order = epoch, torch.randperm(len(self.images), generator=generator)
-        return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
-
-    @torch.no_grad()
-    def batches(self, first_step: int, last_step: int) -> Iterator[LabelledFeatures]:
-        """The real features of each step from `first_step` up to, not including, `last_step`."""
-        mine = owned_range(self.batch_size, self.accelerator.process_index, self.accelerator.num_processes)
-        steps = range(first_step, last_step)
-        pixels = _RandomSquares(self.images, self.backbone, self.seed)
-        keys = ([(step, row) for row in self.rows(step)[mine.start : mine.stop].tolist()] for step in steps)
-        num_workers = _num_workers(self.num_workers, self.accelerator)
-        loader = DataLoader(pixels, batch_sampler=keys, num_workers=num_workers)
-        for step, batch in zip(steps, loader, strict=True):
-            rows = self.rows(step)
-            batch = batch.to(self.backbone.mean.device).to(self.backbone.mean.dtype) / 255
-            own = rows[mine.start : mine.stop].tolist()
-            views = random_views(batch, own, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
-            z = gather_rows(self.accelerator, self.backbone(views), self.batch_size)
-            y = self.images.labels[rows].to(z.device)
-            yield LabelledFeatures(z, y, uniform_weights(y))
-
-
-class _RandomSquares(Dataset):
-    """A random square of the synthetic images' side out of the resized image in (step, row)."""
-
-    def __init__(self, images: LabelledImages, backbone: FrozenBackbone, seed: int) -> None:
-        self.images = images
-        self.size = backbone.preprocessing.synthetic_size
-        self.seed = seed
-
-    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
-        image = self.images.image(key[1])
-        scale = self.size / min(image.size)
-        width, height = (max(self.size, round(side * scale)) for side in image.size)
-        x, y = torch.rand(2, generator=seeded_generator(self.seed, "real crop", *key)).tolist()
-        left, top = int(x * (width - self.size + 1)), int(y * (height - self.size + 1))
-        image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
-        return to_tensor(image.crop((left, top, left + self.size, top + self.size)))

@@ -122,6 +122,15 @@ def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
     return Path(path).parent.name if isinstance(path, str) else None
 
 
+def model_error(error: OSError, name: str) -> HubError:
+    """What to raise instead of what Transformers raises where a model can't be had."""
+    if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
+        return HubError(
+            f"'{name}' is gated: ask for access at https://huggingface.co/{name}, then run `hf auth login`."
+        )
+    return HubError(f"'{name}' can't be loaded: {str(error).strip().splitlines()[0]}")
+
+
 def existing_path_or_id(name: str, flag: str) -> str:
     """The name, with a leading `~` expanded.
 
@@ -136,6 +145,11 @@ def existing_path_or_id(name: str, flag: str) -> str:
             f"{flag}: there is no folder '{name}'. Expected a local folder or a Hub id 'user/name'."
         )
     return str(Path(name).expanduser()) if name.startswith("~") else name
+
+
+def without_folders(name: str) -> str:
+    """A name as it may be published: of a path its last part."""
+    return Path(name).name if Path(name.partition("@")[0]).exists() or Path(name).is_absolute() else name
 
 
 def _is_cached(repo_id: str, repo_type: str) -> bool:

@@ -1,15 +1,16 @@
 """What a distillation will cost, from the sizes of the data and a few timed passes over random images."""
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .augmentation import random_views
 from .backbone import FrozenBackbone
 from .chunking import beside_chunks, find_chunk_size
 from .config import LGMConfig
+from .encoding import encode_views
 from .objectives import LabelledFeatures, feature_gradient, probe_gradient, uniform_weights
 from .parallel import owned_range
 
@@ -86,41 +87,30 @@ class Plan:
         return "\n".join(f"{name + ':':19}{text}" for name, text in lines.items())
 
 
-def plan(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_processes: int = 1) -> Plan:
-    """What distilling data of this size through this backbone will cost on this device.
+def plan(
+    backbones: FrozenBackbone | Sequence[FrozenBackbone], args: LGMConfig, size: DatasetSize, num_processes: int = 1
+) -> Plan:
+    """What distilling data of this size through these backbones will cost on this device.
 
     Args:
-        backbone ([`FrozenBackbone`]): On the device to plan for.
+        backbones ([`FrozenBackbone`], or several): On the device to plan for.
         args ([`LGMConfig`]): The settings.
         size ([`DatasetSize`]): The real data.
         num_processes (`int`, *optional*, defaults to 1): Processes to share the work, each with such a device.
     """
-    device, side = backbone.mean.device, backbone.preprocessing.synthetic_size
+    backbones = [backbones] if isinstance(backbones, FrozenBackbone) else list(backbones)
+    side = max(backbone.preprocessing.synthetic_size for backbone in backbones)
     num_images = size.num_classes * args.images_per_class
     owned = len(owned_range(num_images, 0, num_processes))
-    image = torch.rand(backbone.mean.shape[1], side, side).to(backbone.mean)
-
-    def encode(pixels: torch.Tensor, image_ids: torch.Tensor) -> torch.Tensor:
-        ids, views, size = image_ids.tolist(), args.views_per_step, backbone.image_size
-        return backbone(random_views(pixels, ids, views, size, args.views, args.seed, 0))
-
-    def run(count: int, with_gradient: bool) -> None:
-        pixels = image.expand(count, *image.shape).contiguous().requires_grad_(with_gradient)
-        with torch.set_grad_enabled(with_gradient):
-            z = encode(pixels, torch.arange(count))
-        if with_gradient:
-            z.sum().backward()
-
-    chunk = args.chunk_size or find_chunk_size(encode, image, owned)
-    chunk = min(owned, chunk or args.default_chunk_size)
-    views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
-    timed = max(1, min(chunk, views // args.views_per_step))
-    both = _seconds(lambda: run(timed, True), device) / timed
-    forward = _seconds(lambda: run(timed, False), device) / timed
-    step_seconds = owned * both + (owned - chunk) * forward + _objective_seconds(backbone, args, size, num_images)
+    passes = [_Passes.measured(backbone, args, side, owned) for backbone in backbones]
+    chunk = min(each.chunk for each in passes)
+    steps = [
+        owned * each.both + (owned - chunk) * each.forward + _objective_seconds(backbone, args, size, num_images)
+        for each, backbone in zip(passes, backbones, strict=True)
+    ]
     num_real = size.num_train + size.num_eval
-    feature_bytes = num_real * backbone.dim * backbone.dtype.itemsize
-    weights = sum(parameter.nbytes for parameter in backbone.parameters())
+    features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
+    image = torch.empty(backbones[0].mean.shape[1], side, side, device="meta")
     checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.save_total_limit or max(1, args.max_steps // max(1, int(args.save_steps)))
     return Plan(
@@ -129,14 +119,52 @@ def plan(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_proce
         chunk,
         num_processes,
         args.max_steps,
-        step_seconds,
-        num_real * forward / args.views_per_step / num_processes,
-        weights
+        sum(steps),
+        sum(num_real * each.forward / args.views_per_step / num_processes for each in passes),
+        sum(parameter.nbytes for backbone in backbones for parameter in backbone.parameters())
         + beside_chunks(owned, image)
-        + chunk * _graph_bytes(backbone, lambda: run(timed, True)) // timed
-        + feature_bytes,
-        feature_bytes + kept * checkpoint + num_images * image.numel(),
+        + chunk * max(each.graph_bytes for each in passes)
+        + features,
+        features + kept * checkpoint + num_images * image.numel(),
     )
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What one image, with all of its views, takes through one backbone.
+
+    Args:
+        chunk (`int`): Images that can be encoded at a time.
+        forward (`float`): Seconds without the way back.
+        both (`float`): Seconds with it.
+        graph_bytes (`int`): What is kept for it.
+    """
+
+    chunk: int
+    forward: float
+    both: float
+    graph_bytes: int
+
+    @classmethod
+    def measured(cls, backbone: FrozenBackbone, args: LGMConfig, side: int, owned: int) -> "_Passes":
+        """From a few random images of that side, of a process that owns so many."""
+        device, image = backbone.mean.device, torch.rand(backbone.mean.shape[1], side, side).to(backbone.mean)
+        encode = functools.partial(encode_views, backbone, args, 0)
+
+        def run(count: int, with_gradient: bool) -> None:
+            pixels = image.expand(count, *image.shape).contiguous().requires_grad_(with_gradient)
+            with torch.set_grad_enabled(with_gradient):
+                z = encode(pixels, torch.arange(count))
+            if with_gradient:
+                z.sum().backward()
+
+        chunk = args.chunk_size or find_chunk_size(encode, image, owned)
+        chunk = min(owned, chunk or args.default_chunk_size)
+        views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
+        timed = max(1, min(chunk, views // args.views_per_step))
+        both = _seconds(lambda: run(timed, True), device) / timed
+        forward = _seconds(lambda: run(timed, False), device) / timed
+        return cls(chunk, forward, both, _graph_bytes(backbone, lambda: run(timed, True)) // timed)
 
 
 def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_images: int) -> float:
@@ -148,8 +176,9 @@ def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetS
     real_rows = num_images * args.views_per_step if args.real_features == "online" else size.num_train
     real = _seconds(lambda: probe_gradient(features, W), device) * real_rows / _ROWS
     few = LabelledFeatures(features.z[:8], y[:8], uniform_weights(y[:8]))
-    synthetic = _seconds(lambda: feature_gradient(features, few, W), device) * num_images * args.views_per_step / _ROWS
-    return real + synthetic
+    synthetic = LabelledFeatures(features.z, features.targets(size.num_classes), features.weight)
+    matched = _seconds(lambda: feature_gradient(synthetic, few, W, args.objective), device)
+    return real + matched * num_images * args.views_per_step / _ROWS
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

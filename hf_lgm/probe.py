@@ -124,7 +124,7 @@ def train_probes(
 
     Args:
         features (`Callable`): From the number of a view to features of shape (seeds, n, D).
-        y (`torch.Tensor`): Shape (n,), the images' classes.
+        y (`torch.Tensor`): Shape (n,), the images' classes; or (seeds, n, C), a distribution over classes for each.
         num_classes (`int`): C.
         protocol ([`ProbeProtocol`]): How they are trained.
     """
@@ -132,14 +132,16 @@ def train_probes(
     starts = [torch.randn(num_classes, dim, generator=seeded_generator(seed, "probe start")) for seed in range(seeds)]
     W = (0.01 * torch.stack(starts)).to(z).requires_grad_()
     b = z.new_zeros(seeds, num_classes).requires_grad_()
+    targets = y.expand(seeds, n) if y.ndim == 1 else y.to(z)
     optimizer = torch.optim.Adam([W, b], lr=protocol.rate(n))
     batches = -(-n // protocol.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.epochs * batches)
     for epoch in range(protocol.epochs):
         z = features(epoch % protocol.views)
-        for rows in _batches(n, protocol.batch_size, epoch, y.device):
+        for rows in _batches(n, protocol.batch_size, epoch, z.device):
             logits = torch.einsum("smd,scd->smc", z[:, rows], W) + b[:, None]
-            loss = F.cross_entropy(logits.flatten(0, 1), y[rows].repeat(seeds), reduction="sum") / len(y[rows])
+            wanted = targets[:, rows].flatten(0, 1)
+            loss = F.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum") / logits.shape[1]
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -20,12 +20,13 @@ from transformers import AutoModelForImageClassification, BitImageProcessorPil, 
 
 from .backbone import FrozenBackbone
 from .card import render_probe_card
-from .distilled_set import RESULTS_FILE, DistilledSet
+from .distilled_set import DistilledSet
 from .hub import HubError, existing_path_or_id, explain, must_use_cache
 from .preprocessing import Preprocessing, square, to_images, to_tensor
 from .probe import ProbeProtocol, ViewFeatures, train_probes
 from .provenance import declared_license
 from .publishing import CONFIG_FILE, HubRepository
+from .set_files import RESULTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,11 @@ class ProbeModel:
         """
         protocol, num_classes = ProbeProtocol(seeds=1), len(distilled.class_names)
         features = ViewFeatures(backbone, [distilled], distilled.views)
-        W, b = train_probes(features, distilled.labels.to(features(0).device), num_classes, protocol)
+        y = distilled.targets_as(distilled.class_names)[None]
+        W, b = train_probes(features, y.to(features(0).device), num_classes, protocol)
         name = distilled.config.get("training_set", "distilled")
         config = {
-            **distilled.config,
+            **{name: value for name, value in distilled.config.items() if name != "more_backbones"},
             "artifact": "probe",
             "backbone": backbone.describe(),
             "class_names": distilled.class_names,

@@ -34,6 +34,16 @@ def describe_source(dataset: str) -> dict[str, Any]:
     return said
 
 
+def backbones_of(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `lgm_config.json` says of the backbones that a set was made through; empty where it says nothing."""
+    return [backbone for backbone in (config.get("backbone"), *config.get("more_backbones", [])) if backbone]
+
+
+def made_through(config: dict[str, Any]) -> list[str]:
+    """Their names."""
+    return [backbone["name"] for backbone in backbones_of(config) if "name" in backbone]
+
+
 def declared_license(model: str | None) -> str | None:
     """The licence that the card of a model, on the Hub or in a folder, declares; `None` for none."""
     return _ask(str(demo_folder(model) or model), "model").get("license") if model else None

@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from .hub import HubError, explain, is_network_error, status_of
+from .provenance import made_through
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +245,7 @@ def _identity(config: dict[str, Any]) -> list[Any]:
     return [
         config.get("artifact"),
         config.get("source", {}).get("dataset"),
-        config.get("backbone", {}).get("name"),
+        made_through(config),
         config.get("settings", {}).get("images_per_class"),
         config.get("settings", {}).get("objective"),
         config.get("baseline", {}).get("kind"),
@@ -255,7 +256,7 @@ def _title(config: dict[str, Any]) -> str | None:
     """What a repository of ours holds, in words."""
     if not config:
         return None
-    source, through = config.get("source", {}).get("dataset", "?"), config.get("backbone", {}).get("name", "?")
+    source, through = config.get("source", {}).get("dataset", "?"), " and ".join(made_through(config)) or "?"
     per_class = config.get("settings", {}).get("images_per_class", "?")
     return f"another {config.get('artifact', 'set')} ({source} through {through}, {per_class} per class)"
 

@@ -69,6 +69,13 @@ class ProbeResult:
         """Standard deviation of top-1 over the seeds; 0 for one."""
         return self.rows()[0]["std"]
 
+    def metrics(self, suffix: str = "") -> dict[str, float]:
+        """What trackers get: `eval_accuracy`, its spread, and what else there is, each name with a suffix."""
+        values = {"eval_accuracy": self.mean, "eval_accuracy_std": self.std}
+        names = {"top-5": "eval_accuracy_top5", "worst group": "eval_accuracy_worst_group"}
+        values |= {names[row["metric"]]: row["mean"] for row in self.rows() if row["metric"] in names}
+        return {f"{name}{suffix}": value for name, value in values.items()}
+
     def rows(self) -> list[dict[str, Any]]:
         """One row per metric, as `results.json` holds them."""
         rows = []

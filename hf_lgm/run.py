@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import nn
 from transformers import TrainerControl, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
+from .backbone import FrozenBackbone
 from .checkpoint import (
     Checkpoint,
     all_checkpoints,
@@ -24,9 +26,13 @@ from .checkpoint import (
     state_tensors,
 )
 from .config import LGMConfig
+from .data import LabelledImages
 from .distilled_set import DistilledSet
+from .evaluation import evaluate_probe
 from .hub import HubError
 from .parallel import gather_rows
+from .probe import ProbeProtocol
+from .soft_labels import SoftLabels
 from .synthetic import SyntheticImages
 
 logger = logging.getLogger(__name__)
@@ -37,7 +43,10 @@ class ResumableRun(ABC):
 
     args: LGMConfig
     accelerator: Accelerator
+    backbones: list[FrozenBackbone]
+    eval_images: LabelledImages | None
     images: SyntheticImages
+    soft_labels: SoftLabels
     optimizer: torch.optim.Adam
     state: TrainerState
     control: TrainerControl
@@ -50,10 +59,6 @@ class ResumableRun(ABC):
     _bad_step: torch.Tensor
 
     @abstractmethod
-    def evaluate(self) -> dict[str, float]:
-        """Metrics of the images as they are now."""
-
-    @abstractmethod
     def distilled_set(self) -> DistilledSet:
         """The images as they are now; every process must ask for it."""
 
@@ -62,19 +67,62 @@ class ResumableRun(ABC):
         """Images of this process, with their first level."""
 
     @abstractmethod
+    def _new_soft_labels(self) -> SoftLabels:
+        """Labels of this process's images."""
+
+    @abstractmethod
     def _initialize_images(self) -> None:
         """Put the images where a new run begins."""
 
     def _new_optimizer(self) -> torch.optim.Adam:
         """Adam, without memory."""
         args = self.args
-        betas = (args.adam_beta1, args.adam_beta2)
-        fused = is_fused(self.images.levels[0]) or None
-        return torch.optim.Adam(self.images.parameters(), args.learning_rate, betas, args.adam_epsilon, fused=fused)
+        groups: list[dict[str, Any]] = [{"params": list(self.images.levels)}]
+        if self.soft_labels.are_learned:
+            groups.append({"params": [self.soft_labels.probabilities], "lr": args.label_learning_rate})
+        betas, fused = (args.adam_beta1, args.adam_beta2), is_fused(self.images.levels[0]) or None
+        return torch.optim.Adam(groups, args.learning_rate, betas, args.adam_epsilon, fused=fused)
+
+    def _learned(self) -> dict[str, nn.Parameter]:
+        """Everything that the steps change, by the names that checkpoints have for it."""
+        levels = {f"level.{number}": level for number, level in enumerate(self.images.levels)}
+        return {**levels, "soft_labels": self.soft_labels.probabilities} if self.soft_labels.are_learned else levels
 
     @abstractmethod
     def _identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""
+
+    def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
+        """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
+
+        Returns `eval_accuracy`, `eval_accuracy_std`, `eval_accuracy_top5` with more than five classes, and
+        `eval_accuracy_worst_group` where there are groups; of several backbones the first one's, and the others' with
+        their names behind.
+
+        Args:
+            protocol ([`ProbeProtocol`], *optional*): How they are trained; `args.probe_protocol` where not given.
+
+        Raises:
+            ValueError: If there is no `eval_dataset`.
+        """
+        if self.eval_images is None:
+            raise ValueError("evaluate() needs an eval_dataset: pass one to LGMDistiller.")
+        self.results, metrics = [], dict[str, float]()
+        for number, backbone in enumerate(self.backbones):
+            result = evaluate_probe(
+                backbone,
+                self.distilled_set(),
+                self.eval_images,
+                accelerator=self.accelerator,
+                protocol=protocol or self.args.probe_protocol,
+                batch_size=self.args.per_device_eval_batch_size,
+                num_workers=self.args.dataloader_num_workers,
+            )
+            self.results += result.rows()
+            metrics |= result.metrics(f"_{backbone.name}" if number else "")
+        self._log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def save_model(self, output_dir: str | Path | None = None, results: list[dict[str, Any]] | None = None) -> Path:
         """Write the folder that `load_dataset` and [`DistilledSet.from_pretrained`] read; returns it.
@@ -192,7 +240,7 @@ class ResumableRun(ABC):
                 "another output_dir, or remove it."
             )
         [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
-        self.images = self._new_images()
+        self.images, self.soft_labels = self._new_images(), self._new_soft_labels()
         self.callback_handler.model = self.images
         if folder:
             self._restore(Checkpoint.load(folder))
@@ -212,7 +260,7 @@ class ResumableRun(ABC):
 
     def _save_checkpoint(self) -> Path:
         """Write what all processes own; every process must call it."""
-        rows = state_tensors(self.images, self.optimizer)
+        rows = state_tensors(self._learned(), self.optimizer)
         tensors = {name: gather_rows(self.accelerator, t, len(self.labels)).cpu() for name, t in rows.items()}
         tensors["step"] = self.optimizer.state[self.images.levels[0]]["step"].cpu()
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -232,9 +280,11 @@ class ResumableRun(ABC):
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Take this process's slice of a checkpoint, whatever number of processes wrote it."""
         checkpoint.check_identity(self._identity())
-        self.images.set_num_levels(sum(name.startswith("level.") for name in checkpoint.tensors))
+        self.images.set_num_levels(
+            sum(name.startswith("level.") and name[6:].isdigit() for name in checkpoint.tensors)
+        )
         self.optimizer = self._new_optimizer()
         rows = slice(self.owned.start, self.owned.stop)
-        load_state_tensors(checkpoint.tensors, rows, self.images, self.optimizer)
+        load_state_tensors(checkpoint.tensors, rows, self._learned(), self.optimizer)
         self.state, self.seconds = checkpoint.state, checkpoint.seconds
         self.chunk_size = self.args.chunk_size or checkpoint.chunk_size

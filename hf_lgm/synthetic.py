@@ -10,7 +10,7 @@ from torch import nn
 
 from .randomness import seeded_generator
 
-Parameterization = Literal["pyramid", "pixel"]
+Parameterization = Literal["pyramid", "pixel", "latent"]
 
 # Colour statistics of natural images (Olah et al., "Feature Visualization", 2017), as in the paper's section 3.2: rows
 # are the red, green and blue that one unit of each decorrelated channel gives.
@@ -40,18 +40,21 @@ class SyntheticImages(nn.Module):
             starts with, so that slices of a set are the same however it is sliced.
         size (`int`): Side of the images in pixels.
         seed (`int`): The seed of the run.
-        parameterization (`str`, *optional*, defaults to `"pyramid"`): `"pyramid"` or `"pixel"`.
+        sides (`list[int]`, *optional*): Sides of the levels, coarse to fine; `pyramid_sides(size)` where not given,
+            and `[size]` for plain pixels.
+        channels (`int`, *optional*, defaults to 3): Numbers for each pixel of a level.
     """
 
     def __init__(
-        self, image_ids: Sequence[int], size: int, seed: int, parameterization: Parameterization = "pyramid"
+        self, image_ids: Sequence[int], size: int, seed: int, sides: list[int] | None = None, channels: int = 3
     ) -> None:
         super().__init__()
         self.colour: torch.Tensor
         self.image_ids = list(image_ids)
         self.size = size
         self.seed = seed
-        self.sides = pyramid_sides(size) if parameterization == "pyramid" else [size]
+        self.sides = sides or pyramid_sides(size)
+        self.channels = channels
         self.levels = nn.ParameterList()
         self.register_buffer("colour", _COLOUR.float(), persistent=False)
         self.grow()
@@ -73,9 +76,13 @@ class SyntheticImages(nn.Module):
         """Start from pictures, with all levels present, each holding what the coarser ones leave.
 
         Args:
-            images (`torch.Tensor`): Shape (n, 3, size, size), values in [0, 1].
+            images (`torch.Tensor`): Shape (n, 3, side, side), values in [0, 1]; resized to `size`.
         """
         self.set_num_levels(len(self.sides))
+        if len(images) == 0:  # more processes than images
+            return
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
         logits = torch.logit(images.cpu().double().clamp(_MARGIN, 1 - _MARGIN)) / 2  # not every device has float64
         rest = torch.einsum("ij,njhw->nihw", torch.linalg.inv(_COLOUR), logits)
         with torch.no_grad():
@@ -90,7 +97,7 @@ class SyntheticImages(nn.Module):
 
     def _noise(self, level: int) -> torch.Tensor:
         side = self.sides[level]
-        shape = (3, side, side)
+        shape = (self.channels, side, side)
         rows = [torch.randn(shape, generator=seeded_generator(self.seed, "level", level, i)) for i in self.image_ids]
         noise = torch.stack(rows) if rows else torch.zeros(0, *shape)
         return noise.to(self.colour)

@@ -14,6 +14,7 @@ from .data import LabelledImages
 from .distilled_set import DistilledSet
 from .evaluation import Evaluation
 from .loading import align_classes
+from .provenance import made_through
 from .randomness import seeded_generator
 
 # Images that neighbours are sought among, drawn at random: the cost grows with the square of their number.
@@ -105,10 +106,10 @@ def transfer_matrix(
     seen_through = [FrozenBackbone.wrap(backbone) for backbone in backbones]
     distilled = [DistilledSet.from_pretrained(images) if isinstance(images, str) else images for images in sets]
     for images, backbone in zip(distilled, seen_through, strict=True):
-        made_through = images.config.get("backbone", {}).get("name", backbone.name)
-        if made_through != backbone.name:
+        models = made_through(images.config)
+        if models not in ([], [backbone.name]):
             raise ValueError(
-                f"A set that was distilled through {made_through} stands at the place of {backbone.name}."
+                f"A set that was distilled through {' and '.join(models)} stands at the place of {backbone.name}."
             )
     train, real = (
         images if isinstance(images, LabelledImages) else LabelledImages.from_dataset(images)

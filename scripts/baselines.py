@@ -50,7 +50,7 @@ def main() -> None:
     models = model_args.model or DEMO_MODELS[:1]
     if len(models) > 1:
         raise ValueError(f"Expected one --model to choose through, found {len(models)}: {', '.join(models)}.")
-    folder = Path(args.output_dir or default_output_dir(source["name"], kind, models[0], per_class))
+    folder = Path(args.output_dir or default_output_dir(source["name"], kind, models, per_class))
     prepare_output_dir(str(folder), baseline_args.overwrite, can_resume=False)
     accelerator = Accelerator(cpu=args.use_cpu)
     backbones = model_args.load(models)

@@ -6,6 +6,7 @@ accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --i
 """
 
 import dataclasses
+import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,17 +71,11 @@ def choose_runs(args: LGMConfig, run_args: RunArguments) -> dict[str, LGMConfig]
         raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
     own = dataclasses.replace(args, push_to_hub=False)
     return {"distilled": own} | {
-        f"distilled from {init}": dataclasses.replace(own, init=init, output_dir=f"{args.output_dir}-from-{init}")
+        f"distilled from {init}": dataclasses.replace(
+            own, init=init, output_dir=f"{args.output_dir}-from-{Path(init).name}"
+        )
         for init in run_args.also_init
     }
-
-
-def check_one(models: list[str]) -> None:
-    """Refuse several backbones to distil through."""
-    if len(models) > 1:
-        raise ValueError(
-            f"Expected one --model to distil through, found {len(models)}: name the others with --eval_models."
-        )
 
 
 def main() -> None:
@@ -90,30 +85,31 @@ def main() -> None:
     dataset = data_args.choose(model_args.model)
     source = data_args.source(dataset)
     models = model_args.model or DEMO_MODELS[:1]
-    check_one(models)
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
     if run_args.plan:
-        backbone = model_args.load(models, torch.bfloat16 if args.bf16 else torch.float32)[0].to(args.device)
-        print(plan(backbone, args, data_args.measure(dataset, [backbone], args), run_args.num_gpus))
+        backbones = [backbone.to(args.device) for backbone in model_args.load(models, dtype)]
+        print(plan(backbones, args, data_args.measure(dataset, backbones, args), run_args.num_gpus))
         return
-    args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models[0], args.images_per_class)
+    args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models, args.images_per_class)
     runs = choose_runs(args, run_args)
     for run in runs.values():
         if data_args.streams(dataset):
             run.check_streaming()
         prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
-    backbones = model_args.load([*models, *run_args.eval_models], torch.bfloat16 if args.bf16 else torch.float32)
+    backbones = model_args.load(models, dtype, run_args.eval_models)
+    through = backbones[: len(models)]
     train, real = data_args.load(dataset, backbones, args, max(args.eval_seeds, 3 * args.images_per_class))
     command = published_command("accelerate launch scripts/distill.py", sys.argv[1:])
     loading = args.per_device_eval_batch_size, args.dataloader_num_workers
     distillers = {}
     for name, run in runs.items():
         provenance = {"source": source, "command": command, "training_set": name}
-        distillers[name] = LGMDistiller(backbones[0], run, train, real, provenance=provenance)
+        distillers[name] = LGMDistiller(through, run, train, real, provenance=provenance)
     if args.push_to_hub:
         distillers["distilled"].open_repository(args.hub_dataset_id)
-    for images in (train, real):  # what can't be read is found here, not after the optimisation
-        backbones[0].to(distillers["distilled"].accelerator.device)
-        extract_features(backbones[0], images, distillers["distilled"].accelerator, *loading)
+    for backbone, images in itertools.product(through, (train, real)):  # what can't be read is found here
+        backbone.to(distillers["distilled"].accelerator.device)
+        extract_features(backbone, images, distillers["distilled"].accelerator, *loading)
     for distiller in distillers.values():
         distiller.train()
         distiller.save_model()

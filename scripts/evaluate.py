@@ -21,10 +21,10 @@ from hf_lgm.baselines import BaselineKind
 from hf_lgm.cli import parse_arguments, run_script
 from hf_lgm.comparison import Comparison, compare
 from hf_lgm.demo import DEMO_MODELS
-from hf_lgm.distilled_set import DATA_FILE
 from hf_lgm.evaluation import REFERENCES
 from hf_lgm.plots import save_transfer
 from hf_lgm.probe import ProbeProtocol, ProtocolName
+from hf_lgm.set_files import DATA_FILE
 
 
 @dataclass

@@ -26,11 +26,11 @@ from transformers import (
 from hf_lgm import FrozenBackbone, LabelledImages, ProbeProtocol
 from hf_lgm.card import render_demo_backbone_card
 from hf_lgm.demo import DEMO_DATASET, SIDE
-from hf_lgm.distilled_set import RESULTS_FILE
 from hf_lgm.features import SquareImages
 from hf_lgm.probe import probe_logits, train_probes
 from hf_lgm.publishing import CONFIG_FILE
 from hf_lgm.results import EvalFeatures
+from hf_lgm.set_files import RESULTS_FILE
 from hf_lgm.splits import load_splits
 
 

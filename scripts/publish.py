@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hf_lgm import DistilledSet, FrozenBackbone
 from hf_lgm.cli import parse_arguments, run_script
-from hf_lgm.distilled_set import COMPARISON_FILE
 from hf_lgm.probe_model import ProbeModel
+from hf_lgm.set_files import COMPARISON_FILE
 
 
 @dataclass

@@ -7,7 +7,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from hf_lgm import DistilledSet
-from hf_lgm.distilled_set import PUBLISHED_FILES
+from hf_lgm.set_files import PUBLISHED_FILES
 
 NASTY = ["a | b", "**bold** <b>", "emoji 🐈", "two\nlines", 'quo"te', "x: y", "#7", "'", "---", " "]
 

@@ -10,7 +10,8 @@ from conftest import SIDE, make_dataset, make_vit
 
 from hf_lgm import FrozenBackbone, LabelledImages, Preprocessing, feature_cache
 from hf_lgm.augmentation import ViewSettings
-from hf_lgm.features import OnlineFeatures, SquareImages, extract_features
+from hf_lgm.features import SquareImages, extract_features
+from hf_lgm.real_features import OnlineFeatures
 
 
 @pytest.fixture(autouse=True)

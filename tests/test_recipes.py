@@ -109,7 +109,7 @@ def test_recipes_are_stacked_and_flags_go_before_them():
     configs = [RECIPES / "paper.yaml", RECIPES / "food-101.yaml"]
     _, data_args, args = parse("--config", *configs, "--max_steps", "7")
     assert data_args.dataset == "ethz/food101" and args.real_features == "online" and args.max_steps == 7
-    assert default_output_dir(data_args.source(data_args.dataset)["name"], "lgm", "user/model", 1).startswith(
+    assert default_output_dir(data_args.source(data_args.dataset)["name"], "lgm", ["user/model"], 1).startswith(
         "outputs/food-101-"
     )
 

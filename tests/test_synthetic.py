@@ -50,16 +50,16 @@ def test_slices_are_the_same_however_the_set_is_sliced():
 
 
 def test_pixels_are_one_level():
-    images = SyntheticImages(range(2), 24, seed=0, parameterization="pixel")
+    images = SyntheticImages(range(2), 24, seed=0, sides=[24])
     assert len(images.levels) == len(images.sides)
     assert [tuple(level.shape) for level in images.levels] == [(2, 3, 24, 24)]
 
 
-@pytest.mark.parametrize("parameterization", ["pyramid", "pixel"])
-def test_starting_from_pictures_gives_these_pictures(parameterization):
+@pytest.mark.parametrize("sides", [None, [24]])
+def test_starting_from_pictures_gives_these_pictures(sides):
     pictures = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     pictures[0, :, :4], pictures[0, :, -4:] = 0, 1  # black and white have no logit
-    images = SyntheticImages(range(2), 24, seed=0, parameterization=parameterization)
+    images = SyntheticImages(range(2), 24, seed=0, sides=sides)
     images.start_from(pictures)
     assert len(images.levels) == len(images.sides)
     assert (images() - pictures).abs().max() < 1.01 / 255
