@@ -4,7 +4,7 @@ python benchmarks/objectives.py --model MODEL_A MODEL_B MODEL_C --dataset PATH_O
 
 Every set is distilled through the first backbone, one of them through the first two, in as many steps and views; the
 columns are probes through all. A row that is found in the output folder is not computed again, so that a benchmark
-that was stopped goes on, and two of them may share the rows: --rows 'one image' 'ten images'.
+that was stopped goes on, and two of them may share the rows: --rows 'one image' 'kmeans real images'.
 """
 
 import dataclasses
@@ -83,7 +83,7 @@ def rows(vae: str | None) -> Iterator[Row]:
 class TableArguments:
     """What is measured."""
 
-    rows: list[str] = field(default_factory=list, metadata={"help": "Parts of the table; all where not given."})
+    rows: list[str] = field(default_factory=list, metadata={"help": "Parts or names; all where not given."})
     autoencoder: str | None = field(default=None, metadata={"help": "Of latents, which are left out without it."})
     step_limit: int = field(default=10_000, metadata={"help": "Stop every run after so many steps."})
 
@@ -150,7 +150,7 @@ def main() -> None:
     folder, found = Path(args.output_dir), []
     for number, row in enumerate(rows(own.autoencoder)):
         path = folder / f"row-{number:02}.json"
-        if not path.exists() and (not own.rows or row.part in own.rows):
+        if not path.exists() and (not own.rows or {row.part, row.name} & set(own.rows)):
             folder.mkdir(parents=True, exist_ok=True)
             measured = measure(row, evaluations, train, args, folder / f"row-{number:02}")
             path.write_text(json.dumps(measured, indent=1) + "\n")

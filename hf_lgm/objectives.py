@@ -73,7 +73,8 @@ class LabelledFeatures:
             total += weighted.T @ block.z
             second += block.z.T @ (block.z * block.weight[:, None])
         within = second - total.T @ (total / share[:, None])
-        return torch.linalg.inv(within + SHRINKAGE * within.diagonal().mean() * torch.eye(dim).to(within))
+        variance = within.diagonal().mean().clamp(min=torch.finfo(within.dtype).tiny ** 0.5)  # of one image per class
+        return torch.linalg.inv(within + SHRINKAGE * variance * torch.eye(dim).to(within))
 
     @property
     def _of_sums(self) -> torch.Tensor:
@@ -199,7 +200,7 @@ def feature_gradient(
         learned.append(y)
     features = LabelledFeatures(z, y, synthetic.weight, synthetic.part)
     loss = _OBJECTIVES[objective](features, real, W.to(dtype))
-    dz, *dy = torch.autograd.grad(loss, learned, allow_unused=True)
+    dz, *dy = torch.autograd.grad(loss, learned)
     return loss.detach(), dz.to(synthetic.z.dtype), dy[0] if dy else None
 
 

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -170,13 +170,18 @@ class _Passes:
 def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_images: int) -> float:
     """The probe's gradient of all real features, and the loss with its gradient on the synthetic ones."""
     device = backbone.mean.device
-    y = torch.arange(_ROWS, device=device) % size.num_classes
-    features = LabelledFeatures(torch.randn(_ROWS, backbone.dim, device=device), y, uniform_weights(y))
-    W = torch.randn(size.num_classes, backbone.dim, device=device)
+    number = torch.arange(_ROWS, device=device)
+    part = number % num_images if args.has_parts else None
+    features = LabelledFeatures(
+        torch.randn(_ROWS, backbone.dim, device=device), number % size.num_classes, uniform_weights(number), part
+    )
+    W = torch.randn(size.num_classes if part is None else num_images, backbone.dim, device=device)
     real_rows = num_images * args.views_per_step if args.real_features == "online" else size.num_train
-    real = _seconds(lambda: probe_gradient(features, W), device) * real_rows / _ROWS
-    few = LabelledFeatures(features.z[:8], y[:8], uniform_weights(y[:8]))
-    synthetic = LabelledFeatures(features.z, features.targets(size.num_classes), features.weight)
+    real = _seconds(lambda: probe_gradient(features.by_part, W), device) * real_rows / _ROWS
+    few = LabelledFeatures(
+        features.z[:8], features.y[:8], uniform_weights(number[:8]), None if part is None else part[:8]
+    )
+    synthetic = replace(features, y=features.targets(size.num_classes))
     matched = _seconds(lambda: feature_gradient(synthetic, few, W, args.objective), device)
     return real + matched * num_images * args.views_per_step / _ROWS
 

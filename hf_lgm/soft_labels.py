@@ -30,6 +30,8 @@ class SoftLabels(nn.Module):
     @torch.no_grad()
     def project(self) -> None:
         """Move each row to the nearest distribution (Duchi et al., 2008: what is above one common level)."""
+        if not self.are_learned:
+            return
         rows = self.probabilities
         descending = rows.sort(dim=1, descending=True).values
         number = torch.arange(1, rows.shape[1] + 1, device=rows.device)

@@ -38,9 +38,9 @@ def test_no_step_waits_for_the_device(tmp_path, chunk_size):
 
 def test_bf16_is_the_default_and_leaves_the_callers_model_alone(tmp_path):
     distiller = train(tmp_path)
-    assert distiller.args.bf16 and distiller.backbone.dtype == torch.bfloat16
+    assert distiller.args.bf16 and distiller.backbones[0].dtype == torch.bfloat16
     assert distiller.images.levels[0].dtype == torch.float32
-    assert train(tmp_path / "fp32", bf16=False).backbone.dtype == torch.float32
+    assert train(tmp_path / "fp32", bf16=False).backbones[0].dtype == torch.float32
 
 
 def test_the_chunk_is_found_and_kept(tmp_path):

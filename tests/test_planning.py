@@ -93,3 +93,16 @@ def test_random_images_leave_no_gradient_on_the_backbone(backbone, tmp_path):
     plan(backbone, LGMConfig(str(tmp_path)), DatasetSize(3, 10, 10))
     assert all(parameter.grad is None for parameter in backbone.parameters())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"objective": "ridge"}, {"images_per_class": 3}, {"images_per_class": 3, "objective": "ridge"}],
+    ids=str,
+)
+def test_other_objectives_and_clusters_are_planned(backbone, tmp_path, settings):
+    args = LGMConfig(str(tmp_path), views_per_step=2, **settings)
+    found = plan([backbone, backbone], args, DatasetSize(20, 1000, 100))
+    alone = plan(backbone, args, DatasetSize(20, 1000, 100))
+    assert found.num_images == 20 * args.images_per_class
+    assert found.memory_bytes > alone.memory_bytes and found.seconds > 0
