@@ -45,8 +45,8 @@ def main() -> None:
         num_decoder_blocks=depths,
     )
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, own.steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=own.steps)
     loader = DataLoader(SquareImages(train, own.image_size, 1.0), batch_size=8, shuffle=True, drop_last=True)
     batches = (batch for _ in range(own.steps) for batch in loader)
     with tqdm(total=own.steps) as bar:

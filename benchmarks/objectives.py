@@ -4,7 +4,7 @@ python benchmarks/objectives.py --model MODEL_A MODEL_B MODEL_C --dataset PATH_O
 
 Every set is distilled through the first backbone, one of them through the first two, in as many steps and views; the
 columns are probes through all. A row that is found in the output folder is not computed again, so that a benchmark
-that was stopped goes on, and two of them may share the rows: --rows 'one image' 'kmeans real images'.
+that was stopped goes on, and two of them may share the rows: --rows 'one image:' kmeans.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from hf_lgm.cli import parse_arguments, run_script
 from hf_lgm.evaluation import Evaluation
 
 SEEDS = (42, 1, 2)
-VIEWS = 5  # of each image in each step, with one image per class; with more of them as many views in all or twice
+STEPS, VIEWS = 400, 5  # views of each image in each step
 LONGER = {"max_steps": 800, "views_per_step": 10}
 SOFT = {"label_learning_rate": 1e-3}
 
@@ -64,7 +64,8 @@ def rows(vae: str | None) -> Iterator[Row]:
     for name in ("lgm", "ridge"):
         yield Row("one image, longer", f"{name}, 800 x 10", {**objectives[name], **LONGER})
     for count, part in ((5, "five images"), (10, "ten images")):
-        settings = {"images_per_class": count, "views_per_step": max(1, 10 // count)}
+        views = 10 // count  # as many of each image in all steps together as with one per class
+        settings = {"images_per_class": count, "views_per_step": views, "max_steps": STEPS * VIEWS // views}
         yield Row(part, "lgm", settings)
         yield Row(part, "ridge", {**settings, "objective": "ridge"})
         if count == 5:
@@ -83,7 +84,7 @@ def rows(vae: str | None) -> Iterator[Row]:
 class TableArguments:
     """What is measured."""
 
-    rows: list[str] = field(default_factory=list, metadata={"help": "Parts or names; all where not given."})
+    rows: list[str] = field(default_factory=list, metadata={"help": "Only those with one of these in 'part: name'."})
     autoencoder: str | None = field(default=None, metadata={"help": "Of latents, which are left out without it."})
     step_limit: int = field(default=10_000, metadata={"help": "Stop every run after so many steps."})
 
@@ -96,7 +97,7 @@ def run(
     if row.baseline:
         per_class = row.settings["images_per_class"]
         return select_baseline(row.baseline, backbones[0], train, per_class, seed=seed), time.perf_counter() - started
-    settings = {"max_steps": 400, "views_per_step": VIEWS, **row.settings}
+    settings = {"max_steps": STEPS, "views_per_step": VIEWS, **row.settings}
     settings["max_steps"] = min(settings["max_steps"], args.max_steps)  # a limit here
     own = dataclasses.replace(args, output_dir=str(folder), seed=seed, save_strategy="no", **settings)
     distiller = LGMDistiller(backbones[: row.backbones], own, train)
@@ -150,7 +151,7 @@ def main() -> None:
     folder, found = Path(args.output_dir), []
     for number, row in enumerate(rows(own.autoencoder)):
         path = folder / f"row-{number:02}.json"
-        if not path.exists() and (not own.rows or {row.part, row.name} & set(own.rows)):
+        if not path.exists() and (not own.rows or any(each in f"{row.part}: {row.name}" for each in own.rows)):
             folder.mkdir(parents=True, exist_ok=True)
             measured = measure(row, evaluations, train, args, folder / f"row-{number:02}")
             path.write_text(json.dumps(measured, indent=1) + "\n")
