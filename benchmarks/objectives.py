@@ -60,7 +60,7 @@ def rows(vae: str | None) -> Iterator[Row]:
     }
     for name, settings in objectives.items():
         yield Row("one image", name, settings, SEEDS)
-    yield Row("one image", "lgm, probe_std 0 (SFM)", {"probe_std": 0.0})
+    yield Row("one image", "lgm, probe_std 0 (SFM)", {"probe_std": 0.0}, SEEDS)
     for name in ("lgm", "ridge"):
         yield Row("one image, longer", f"{name}, 800 x 10", {**objectives[name], **LONGER})
     for count, part in ((5, "five images"), (10, "ten images")):

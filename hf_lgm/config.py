@@ -143,7 +143,7 @@ class LGMConfig(TrainingArguments):
     )
     objective: Objective = field(
         default="lgm",
-        metadata={"help": "'lgm': the paper's; 'ridge': natural gradients and a closed-form ridge probe."},
+        metadata={"help": "'lgm': the paper's; 'ridge': natural gradients and a ridge probe, the better one so far."},
     )
     label_learning_rate: float = field(
         default=0.0, metadata={"help": "Learn soft labels too, at this rate of Adam's; 0: labels stay as they are."}

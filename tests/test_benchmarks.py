@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import load_from_disk
+from conftest import make_dataset
+from datasets import DatasetDict, load_from_disk
 
 from hf_lgm import load_images, select_baseline
 from hf_lgm.objectives import LabelledFeatures, probe_gradient, uniform_weights
@@ -85,6 +87,26 @@ def test_accuracy(model_folder, dataset_folder, tmp_path):
     assert all([point["step"] for point in curve] == [25, 50] for curve in curves.values())
     assert all(curve[1]["seconds"] > curve[0]["seconds"] > 0 for curve in curves.values())
     assert (tmp_path / "runs" / "accuracy.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_objectives(model_folder, tmp_path):
+    """Each row is there once, with its runs; a second call computes what is missing alone."""
+    DatasetDict(train=make_dataset(12), test=make_dataset(2, seed=1)).save_to_disk(tmp_path / "colours")
+    shutil.copytree(model_folder, tmp_path / "another")
+    sizes = ["--image_size", 16, "--steps", 2, "--output_dir", "vae"]
+    run("autoencoder.py", "--dataset", "colours", *sizes, cwd=tmp_path)
+    where = ["--model", model_folder, "another", "--dataset", "colours", "--output_dir", "table"]
+    small = ["--step_limit", 2, "--eval_seeds", 2, "--disable_tqdm", "true", "--autoencoder", "vae"]
+    printed = run("objectives.py", *where, *small, "--rows", "one image:", cwd=tmp_path)
+    assert printed.count("\n|") == 5  # a rule, the part and its three rows
+    kept = tmp_path / "table" / "row-00.json"
+    changed = kept.stat().st_mtime_ns
+    printed = run("objectives.py", *where, *small, cwd=tmp_path)
+    assert kept.stat().st_mtime_ns == changed
+    found = json.loads((tmp_path / "table" / "objectives.json").read_text())["rows"]
+    assert len(found) == len({(row["part"], row["name"]) for row in found}) > 10
+    assert len(found[0]["seconds"]) == 3 and all(len(runs[0]) == 2 for row in found for runs in row["top1"].values())
 
 
 def test_the_reference_does_what_the_package_does():
