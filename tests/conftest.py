@@ -8,6 +8,8 @@ _CACHE = tempfile.TemporaryDirectory(prefix="hf_lgm_tests_")
 os.environ["HF_HOME"] = _CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Read by torch: threads on small tensors mostly wait for each other, and each core has its process of tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
