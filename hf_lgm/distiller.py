@@ -27,13 +27,13 @@ from .distilled_set import DistilledSet
 from .encoding import ChunkedEncoding, encode_views
 from .fingerprint import model_fingerprint
 from .initialization import earlier_set, real_pixels
-from .latents import LatentImages, load_autoencoder
+from .latents import LatentImages, load_autoencoder, own_config
 from .loading import align_classes, check_classes
 from .objectives import LabelledFeatures, feature_gradient, uniform_weights
 from .parallel import check_processes, gather_rows, owned_range, to_device
 from .provenance import describe_images
 from .randomness import seeded_generator
-from .real_features import cached_features, real_features
+from .real_features import cached_features, real_features, shared_parts
 from .run import ResumableRun
 from .soft_labels import SoftLabels
 from .streaming import StreamEncoder
@@ -257,7 +257,8 @@ class LGMDistiller(ResumableRun):
     def _real_features(self) -> Iterator[tuple[LabelledFeatures, ...]]:
         """The real side of each step that is still to do, through each backbone."""
         images, step = self.train_images, self.state.global_step
-        sides = (real_features(each, images, self.args, self.accelerator, step) for each in self.backbones)
+        part = shared_parts(self.backbones[0], images, self.args, self.accelerator)
+        sides = (real_features(each, images, self.args, self.accelerator, step, part) for each in self.backbones)
         return zip(*sides, strict=True)
 
     def _new_images(self) -> SyntheticImages:
@@ -301,6 +302,6 @@ class LGMDistiller(ResumableRun):
         if self.earlier:
             data["init_images"] = self.earlier.fingerprint
         if self.autoencoder is not None:
-            data["autoencoder"] = model_fingerprint(self.autoencoder, dict(self.autoencoder.config))
+            data["autoencoder"] = model_fingerprint(self.autoencoder, own_config(self.autoencoder))
         backbones = " ".join(backbone.fingerprint for backbone in self.backbones)
         return {**self.args.own_settings(), "backbone": backbones, **data}

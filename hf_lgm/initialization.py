@@ -20,9 +20,14 @@ def earlier_set(name: str, class_names: list[str], images_per_class: int) -> Dis
         images_per_class (`int`): How many are needed of each.
 
     Raises:
-        ValueError: If it has other classes, or fewer images.
+        ValueError: If it has other classes, fewer images, or none.
     """
     earlier = DistilledSet.from_pretrained(name)
+    if not earlier.has_images:
+        raise ValueError(
+            f"--init: '{name}' has rows of real images and not the images themselves: give --init centroid or random, "
+            "or a set with images."
+        )
     y = earlier.labels_as(class_names, f"--init: '{name}' has")
     fewest = int(torch.bincount(y, minlength=len(class_names)).min())
     if fewest < images_per_class:

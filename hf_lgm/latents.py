@@ -40,6 +40,11 @@ def load_autoencoder(name_or_path: str) -> Any:
     return frozen.requires_grad_(False).eval()
 
 
+def own_config(autoencoder: Any) -> dict[str, Any]:
+    """Its configuration without what diffusers adds of its own, such as the path that it came from."""
+    return {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
+
+
 _EXPECTED = "Expected an AutoencoderKL or AutoencoderTiny of diffusers, such as madebyollin/taesd."
 
 

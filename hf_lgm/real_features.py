@@ -34,7 +34,12 @@ def cached_features(
 
 
 def real_features(
-    backbone: FrozenBackbone, images: LabelledImages, args: LGMConfig, accelerator: Accelerator, first_step: int
+    backbone: FrozenBackbone,
+    images: LabelledImages,
+    args: LGMConfig,
+    accelerator: Accelerator,
+    first_step: int,
+    part: torch.Tensor | None = None,
 ) -> Iterator[LabelledFeatures]:
     """The real features of every step from `first_step` to the last, through one backbone.
 
@@ -44,6 +49,7 @@ def real_features(
         args ([`LGMConfig`]): Says which of the two.
         accelerator (`accelerate.Accelerator`): Shares out the encoding.
         first_step (`int`): The first that is still to do.
+        part (`torch.Tensor`, *optional*): Shape (N,), from [`shared_parts`]: the same for all backbones.
     """
     if args.real_features == "online":
         batch_size = images.num_classes * args.images_per_class * args.views_per_step
@@ -51,14 +57,22 @@ def real_features(
         online = OnlineFeatures(backbone, images, batch_size, args.views, args.seed, accelerator, workers)
         return online.batches(first_step, args.max_steps)
     z = _placed(cached_features(backbone, images, args, accelerator), accelerator.device)
-    y, part = images.labels.to(z.device), None
-    if args.has_parts:
-        part = class_parts(z, y, images.num_classes, args.images_per_class, args.seed)
-        part = broadcast(part.to(accelerator.device)).to(y.device)  # k-means may differ in its last bits
+    y, part = images.labels.to(z.device), None if part is None else part.to(z.device)
     counted = y if part is None else part
     weight = balanced_weights(counted) if args.balance_classes else uniform_weights(y)
     logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
     return repeat(LabelledFeatures(z, y, weight, part))
+
+
+def shared_parts(
+    backbone: FrozenBackbone, images: LabelledImages, args: LGMConfig, accelerator: Accelerator
+) -> torch.Tensor | None:
+    """What the images of a class stand for, by the features of one backbone, for all; none where nothing is said."""
+    if not args.has_parts:
+        return None
+    z = cached_features(backbone, images, args, accelerator)
+    part = class_parts(z, images.labels, images.num_classes, args.images_per_class, args.seed)
+    return broadcast(part.to(accelerator.device))  # k-means may differ in its last bits
 
 
 def class_parts(z: torch.Tensor, y: torch.Tensor, num_classes: int, parts: int, seed: int) -> torch.Tensor:

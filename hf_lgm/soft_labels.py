@@ -36,5 +36,6 @@ class SoftLabels(nn.Module):
         descending = rows.sort(dim=1, descending=True).values
         number = torch.arange(1, rows.shape[1] + 1, device=rows.device)
         levels = (descending.cumsum(dim=1) - 1) / number
+        # None are above where something is no number; that is said by who watches the loss.
         above = (descending > levels).sum(dim=1, keepdim=True)
-        rows.copy_((rows - levels.gather(1, above - 1)).clamp(min=0))
+        rows.copy_((rows - levels.gather(1, (above - 1).clamp(min=0))).clamp(min=0))

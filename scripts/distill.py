@@ -78,6 +78,13 @@ def choose_runs(args: LGMConfig, run_args: RunArguments) -> dict[str, LGMConfig]
     }
 
 
+def check_init_is_kept(run: LGMConfig, runs: dict[str, LGMConfig]) -> None:
+    """Raise where a run would begin with what another, or itself, writes over."""
+    written = {Path(each.output_dir).resolve() for each in runs.values()}
+    if run.begins_with_set and Path(run.init).resolve() in written:
+        raise ValueError(f"--init: '{run.init}' is also where the new images are to go: give another --output_dir.")
+
+
 def main() -> None:
     """Load, distil, save, compare, say what to look at."""
     types = (ModelArguments, DataArguments, LGMConfig, RunArguments)
@@ -95,6 +102,7 @@ def main() -> None:
     for run in runs.values():
         if data_args.streams(dataset):
             run.check_streaming()
+        check_init_is_kept(run, runs)
         prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
     backbones = model_args.load(models, dtype, run_args.eval_models)
     through = backbones[: len(models)]

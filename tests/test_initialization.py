@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import SIDE, make_dataset
 
-from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller
+from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, select_baseline
 
 
 def make_set(folder, names=("class 1", "class 0", "class 2"), per_class=2, side=SIDE):
@@ -63,3 +63,10 @@ def test_a_stream_may_begin_with_a_set(backbone, tmp_path):
     args = LGMConfig(str(tmp_path / "out"), init=str(tmp_path / "earlier"), max_steps=1, disable_tqdm=True)
     LGMDistiller(backbone, args, make_dataset().to_iterable_dataset()).train()
     assert isinstance(backbone, FrozenBackbone)
+
+
+def test_a_set_without_its_images_is_refused_before_anything_else(backbone, splits, tmp_path):
+    select_baseline("random", backbone, splits["train"], 1).without_images().save_pretrained(tmp_path / "rows")
+    args = LGMConfig(str(tmp_path / "out"), init=str(tmp_path / "rows"))
+    with pytest.raises(ValueError, match="rows of real images and not the images themselves"):
+        LGMDistiller(backbone, args, splits["train"])

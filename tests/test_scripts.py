@@ -224,3 +224,13 @@ def test_the_demo_beats_real_images(tmp_path):
     rows = DistilledSet.from_pretrained(tmp_path / "outputs" / "demo").results
     top1 = {r["training_set"]: r["mean"] for r in rows if (r["backbone"], r["metric"]) == ("demo-vit", "top-1")}
     assert top1["distilled"] > max(top1["random real images"], top1["centroid real images"])
+
+
+def test_a_set_to_begin_with_is_not_written_over(dataset_folder, model_folder, tmp_path):
+    folder = tmp_path / "out" / "data"
+    folder.mkdir(parents=True)
+    (folder / "train-00000-of-00001.parquet").write_bytes(b"precious")
+    flags = ("--model", model_folder, "--dataset", dataset_folder, "--init", "out", "--output_dir", "out")
+    failed = run(*flags, "--overwrite", "true", cwd=tmp_path, check=False)
+    assert "is also where the new images are to go: give another --output_dir." in failed.stderr
+    assert (folder / "train-00000-of-00001.parquet").read_bytes() == b"precious"

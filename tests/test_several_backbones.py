@@ -78,3 +78,10 @@ def test_a_stream_is_encoded_through_both(backbone, other, tmp_path):
     distiller = LGMDistiller([backbone, other], args, stream)
     distiller.train()
     assert [side.z.shape[1] for side in next(distiller._real_features())] == [24, 32]
+
+
+def test_clusters_are_the_same_ones_through_both(backbone, other, splits, tmp_path):
+    distiller = make([backbone, other], splits, tmp_path / "out", images_per_class=2)
+    first, second = next(distiller._real_features())
+    assert first.part.unique().tolist() == list(range(6))
+    assert torch.equal(first.part, second.part)

@@ -104,3 +104,10 @@ def test_an_earlier_set_is_gone_on_from_with_its_labels(make):
     earlier = DistilledSet.from_pretrained(folder)
     torch.testing.assert_close(second.images(), earlier.pixels(), rtol=0, atol=1 / 255)
     torch.testing.assert_close(second.soft_labels.probabilities.detach(), earlier.targets_as(earlier.class_names))
+
+
+def test_a_loss_that_is_no_number_is_left_to_those_who_watch_it():
+    labels = SoftLabels(torch.arange(2), 3, are_learned=True)
+    labels.start_from(torch.full((2, 3), float("nan")))
+    labels.project()
+    assert labels.probabilities.isnan().all()
