@@ -37,6 +37,7 @@ def load_autoencoder(name_or_path: str) -> Any:
     if not isinstance(model, (AutoencoderKL, AutoencoderTiny)):
         raise ValueError(f"--vae: '{name}' is a {type(model).__name__}. {_EXPECTED}")
     frozen: Any = model
+    frozen.__dict__.pop("_diffusers_load_id", None)  # a path, which would count in the fingerprint
     return frozen.requires_grad_(False).eval()
 
 

@@ -73,7 +73,8 @@ class LabelledFeatures:
             total += weighted.T @ block.z
             second += block.z.T @ (block.z * block.weight[:, None])
         within = second - total.T @ (total / share[:, None])
-        variance = within.diagonal().mean().clamp(min=torch.finfo(within.dtype).tiny ** 0.5)  # of one image per class
+        floor = 1e-4 * second.diagonal().mean()  # of one image per class rounding leaves noise alone
+        variance = within.diagonal().mean().clamp(min=floor)
         return torch.linalg.inv(within + SHRINKAGE * variance * torch.eye(dim).to(within))
 
     @property

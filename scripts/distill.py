@@ -78,11 +78,12 @@ def choose_runs(args: LGMConfig, run_args: RunArguments) -> dict[str, LGMConfig]
     }
 
 
-def check_init_is_kept(run: LGMConfig, runs: dict[str, LGMConfig]) -> None:
+def check_inits_are_kept(runs: dict[str, LGMConfig]) -> None:
     """Raise where a run would begin with what another, or itself, writes over."""
     written = {Path(each.output_dir).resolve() for each in runs.values()}
-    if run.begins_with_set and Path(run.init).resolve() in written:
-        raise ValueError(f"--init: '{run.init}' is also where the new images are to go: give another --output_dir.")
+    for run in runs.values():
+        if run.begins_with_set and Path(run.init).expanduser().resolve() in written:
+            raise ValueError(f"--init: '{run.init}' is also where new images are to go: give another --output_dir.")
 
 
 def main() -> None:
@@ -99,10 +100,10 @@ def main() -> None:
         return
     args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models, args.images_per_class)
     runs = choose_runs(args, run_args)
+    check_inits_are_kept(runs)
     for run in runs.values():
         if data_args.streams(dataset):
             run.check_streaming()
-        check_init_is_kept(run, runs)
         prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
     backbones = model_args.load(models, dtype, run_args.eval_models)
     through = backbones[: len(models)]

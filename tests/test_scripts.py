@@ -232,5 +232,5 @@ def test_a_set_to_begin_with_is_not_written_over(dataset_folder, model_folder, t
     (folder / "train-00000-of-00001.parquet").write_bytes(b"precious")
     flags = ("--model", model_folder, "--dataset", dataset_folder, "--init", "out", "--output_dir", "out")
     failed = run(*flags, "--overwrite", "true", cwd=tmp_path, check=False)
-    assert "is also where the new images are to go: give another --output_dir." in failed.stderr
+    assert "is also where new images are to go: give another --output_dir." in failed.stderr
     assert (folder / "train-00000-of-00001.parquet").read_bytes() == b"precious"
