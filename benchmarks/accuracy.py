@@ -20,16 +20,16 @@ _CACHE = tempfile.TemporaryDirectory(prefix="hf_lgm-benchmark-")
 os.environ["HF_ASSETS_CACHE"] = _CACHE.name  # read once, when huggingface_hub is imported
 
 import torch  # noqa: E402
-from accelerate import Accelerator  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from reference import Reference  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller  # noqa: E402
-from hf_lgm.arguments import DataArguments, ModelArguments  # noqa: E402
-from hf_lgm.cli import parse_arguments, run_script  # noqa: E402
-from hf_lgm.evaluation import Evaluation  # noqa: E402
-from hf_lgm.features import SquareImages  # noqa: E402
+from hf_lgm.arguments import LGMArguments  # noqa: E402
+from hf_lgm.cli.arguments import DataArguments, ModelArguments  # noqa: E402
+from hf_lgm.cli.inputs import feature_extractor, load_backbones, load_data  # noqa: E402
+from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command  # noqa: E402
+from hf_lgm.evaluation.evaluator import Evaluator  # noqa: E402
 
 # Learning rate, steps, and steps between two levels where they are not spread over the start as ours are.
 REFERENCES = {"reference": (2e-3, 5001, 200), "reference, our lr and growth": (2e-2, 900, None)}
@@ -90,8 +90,7 @@ def run_reference(
     """The paper's, on images that are decoded already."""
     rate, steps, growth_steps = REFERENCES[name]
     device, side = backbone.mean.device, backbone.preprocessing.synthetic_size
-    decoded = SquareImages(train, side, 1.0)
-    real = torch.stack([decoded[row] for row in range(len(train))]).to(device)
+    real = train.centre_crops(side, 1.0).to(device)
     levels = side.bit_length()
     clock.started = time.perf_counter()
     reference = Reference(
@@ -128,20 +127,19 @@ def draw(curves: dict[str, list[dict]], path: Path) -> None:
 
 def main() -> None:
     """Run all; keep what is found after every evaluation."""
-    types = (ModelArguments, DataArguments, LGMConfig, AccuracyArguments)
-    model_args, data_args, args, own = parse_arguments(types, __doc__, sys.argv[1:])
-    backbones = model_args.load([*model_args.model[:1], *own.eval_models])
-    accelerator = Accelerator(cpu=args.use_cpu)
-    train, real = data_args.load(data_args.choose(model_args.model), backbones, args)
+    types = (ModelArguments, DataArguments, LGMArguments, AccuracyArguments)
+    model_args, data_args, given, own = parse_arguments(types, __doc__, sys.argv[1:])
+    prepare_torch()
+    args = LGMConfig(**vars(given))
+    backbones = load_backbones(model_args, [*model_args.model[:1], *own.eval_models])
+    train, eval_images = load_data(data_args, data_args.choose(model_args.model), backbones, args)
     labels = torch.arange(train.num_classes).repeat_interleave(args.images_per_class).tolist()
-    evaluations = [
-        Evaluation(backbone.to(accelerator.device), real, protocol=args.probe_protocol, accelerator=accelerator)
-        for backbone in backbones
-    ]
+    extractor, protocol = feature_extractor(args), args.probe_protocol
+    evaluators = [Evaluator(each, eval_images, protocol=protocol, extractor=extractor) for each in backbones]
 
     def measure(pixels: torch.Tensor) -> dict[str, float]:
         images = DistilledSet.from_pixels(pixels, labels, train.class_names)
-        return {e.backbone.name: round(e.probe("images", [images], args.views).mean, 2) for e in evaluations}
+        return {e.backbone.name: round(e.probe("images", [images], args.views).mean, 2) for e in evaluators}
 
     path, curves = Path(args.output_dir) / "accuracy.json", {}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

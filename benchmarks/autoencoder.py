@@ -15,9 +15,10 @@ from diffusers import AutoencoderTiny
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from hf_lgm.arguments import DataArguments, LoadingArguments
-from hf_lgm.cli import parse_arguments, run_script
-from hf_lgm.features import SquareImages
+from hf_lgm.cli.arguments import DataArguments, LoadingArguments
+from hf_lgm.cli.inputs import load_data
+from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
+from hf_lgm.features.extraction import CentreCrops
 
 WIDTHS = (16, 16, 16)
 
@@ -35,8 +36,9 @@ def main() -> None:
     data_args, args, own = parse_arguments(
         (DataArguments, LoadingArguments, AutoencoderArguments), __doc__, sys.argv[1:]
     )
+    prepare_torch()
     torch.manual_seed(args.seed)
-    train, _ = data_args.load(data_args.dataset, [], args)
+    train, _ = load_data(data_args, data_args.dataset, [], args)
     depths = (1,) * len(WIDTHS)
     model = AutoencoderTiny(
         encoder_block_out_channels=WIDTHS,
@@ -47,7 +49,7 @@ def main() -> None:
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=own.steps)
-    loader = DataLoader(SquareImages(train, own.image_size, 1.0), batch_size=8, shuffle=True, drop_last=True)
+    loader = DataLoader(CentreCrops(train, own.image_size, 1.0), batch_size=8, shuffle=True, drop_last=True)
     batches = (batch for _ in range(own.steps) for batch in loader)
     with tqdm(total=own.steps) as bar:
         for _ in range(own.steps):
@@ -65,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

@@ -18,12 +18,13 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller, select_baseline
-from hf_lgm.arguments import DataArguments, ModelArguments
-from hf_lgm.cli import parse_arguments, run_script
-from hf_lgm.evaluation import Evaluation
+from hf_lgm.arguments import LGMArguments
+from hf_lgm.cli.arguments import DataArguments, ModelArguments
+from hf_lgm.cli.inputs import feature_extractor, load_backbones, load_data
+from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
+from hf_lgm.evaluation.evaluator import Evaluator
 
 SEEDS = (42, 1, 2)
 STEPS, VIEWS = 400, 5  # views of each image in each step
@@ -107,17 +108,17 @@ def run(
     return images, time.perf_counter() - started
 
 
-def measure(row: Row, evaluations: list[Evaluation], train: LabelledImages, args: LGMConfig, folder: Path) -> dict:
+def measure(row: Row, evaluators: list[Evaluator], train: LabelledImages, args: LGMConfig, folder: Path) -> dict:
     """Top-1 of all probes through each backbone, and the seconds of each run."""
-    backbones = [evaluation.backbone for evaluation in evaluations]
+    backbones = [evaluator.backbone for evaluator in evaluators]
     found: dict[str, Any] = {"part": row.part, "name": row.name, "settings": row.settings, "seconds": [], "top1": {}}
     for seed in row.seeds:
         images, seconds = run(row, seed, backbones, train, args, folder / f"seed-{seed}")
         found["seconds"].append(round(seconds, 1))
-        for evaluation in evaluations:
-            sets = [images] * evaluation.protocol.seeds
-            accuracy = evaluation.probe(row.name, sets, args.views).accuracies["top-1"]
-            found["top1"].setdefault(evaluation.backbone.name, []).append(accuracy)
+        for evaluator in evaluators:
+            sets = [images] * evaluator.protocol.seeds
+            accuracy = evaluator.probe(row.name, sets, args.views).accuracies["top-1"]
+            found["top1"].setdefault(evaluator.backbone.name, []).append(accuracy)
     return found
 
 
@@ -140,20 +141,22 @@ def table(found: list[dict], backbones: list[str]) -> str:
 
 def main() -> None:
     """Measure what is missing, print the table of what is there."""
-    types = (ModelArguments, DataArguments, LGMConfig, TableArguments)
-    model_args, data_args, args, own = parse_arguments(types, __doc__, sys.argv[1:])
+    types = (ModelArguments, DataArguments, LGMArguments, TableArguments)
+    model_args, data_args, given, own = parse_arguments(types, __doc__, sys.argv[1:])
+    prepare_torch()
+    args = LGMConfig(**vars(given))
     args.max_steps = own.step_limit
-    backbones = model_args.load(model_args.model)
-    accelerator = Accelerator(cpu=args.use_cpu)
-    train, real = data_args.load(data_args.choose(model_args.model), backbones, args)
+    backbones = load_backbones(model_args, model_args.model)
+    train, eval_images = load_data(data_args, data_args.choose(model_args.model), backbones, args)
     protocol = args.probe_protocol
-    evaluations = [Evaluation(each, real, protocol=protocol, accelerator=accelerator) for each in backbones]
+    extractor = feature_extractor(args)
+    evaluators = [Evaluator(each, eval_images, protocol=protocol, extractor=extractor) for each in backbones]
     folder, found = Path(args.output_dir), []
     for number, row in enumerate(rows(own.autoencoder)):
         path = folder / f"row-{number:02}.json"
         if not path.exists() and (not own.rows or any(each in f"{row.part}: {row.name}" for each in own.rows)):
             folder.mkdir(parents=True, exist_ok=True)
-            measured = measure(row, evaluations, train, args, folder / f"row-{number:02}")
+            measured = measure(row, evaluators, train, args, folder / f"row-{number:02}")
             path.write_text(json.dumps(measured, indent=1) + "\n")
         if path.exists():
             found.append(json.loads(path.read_text()))
@@ -162,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from speed import ARCHITECTURES, Meter, make_backbone, measure_ours, show
 
-from hf_lgm.cli import parse_arguments, run_script
+from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
 
 
 @dataclass
@@ -35,6 +35,7 @@ def launch(processes: int) -> float:
 def main() -> None:
     """Print a table; a process that was launched for it prints its seconds alone."""
     (own,) = parse_arguments([ProcessesArguments], __doc__, sys.argv[1:])
+    prepare_torch()
     if "LOCAL_RANK" in os.environ:
         torch.set_num_threads(1)
         meter = Meter()
@@ -48,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

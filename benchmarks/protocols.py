@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 
 from hf_lgm import DistilledSet, FrozenBackbone
-from hf_lgm.arguments import DataArguments, LoadingArguments, ModelArguments
-from hf_lgm.cli import parse_arguments, run_script
-from hf_lgm.evaluation import Evaluation
-from hf_lgm.probe import ProbeProtocol, ViewFeatures, probe_logits, train_probes
+from hf_lgm.cli.arguments import DataArguments, LoadingArguments, ModelArguments
+from hf_lgm.cli.inputs import feature_extractor, load_backbones, load_data
+from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
+from hf_lgm.evaluation.evaluator import Evaluator
+from hf_lgm.evaluation.probe import ViewFeatures, probe_logits, train_probes
+from hf_lgm.settings import ProbeProtocol
 
 PAPER, FAST = ProbeProtocol.named("paper"), ProbeProtocol.named("fast")
 ROWS = {"fast": FAST, "fresh views, lr of fast": replace(PAPER, learning_rate=FAST.learning_rate), "paper": PAPER}
@@ -38,21 +39,21 @@ def encode(backbone: FrozenBackbone, images: DistilledSet, protocol: ProbeProtoc
     return torch.stack([features(view) for view in range(protocol.views)])
 
 
-def measure(evaluation: Evaluation, images: DistilledSet) -> list[dict]:
+def measure(evaluator: Evaluator, images: DistilledSet) -> list[dict]:
     """One row per protocol: mean, standard deviation and seconds."""
-    backbone, rows = evaluation.backbone, []
-    y = images.labels_as(evaluation.real.class_names).to(evaluation.scored.y)
+    backbone, rows = evaluator.backbone, []
+    y = images.labels_as(evaluator.eval_images.class_names).to(evaluator.scored.y)
     encoded: dict[int, tuple[torch.Tensor, float]] = {}
     for name, protocol in ROWS.items():
         if protocol.views not in encoded:
             started = time.perf_counter()
-            z = encode(backbone, images, protocol, evaluation.batch_size)
+            z = encode(backbone, images, protocol, evaluator.extractor.batch_size)
             encoded[protocol.views] = z, time.perf_counter() - started
         z, seconds = encoded[protocol.views]
         started = time.perf_counter()
-        W, b = train_probes(z.__getitem__, y, evaluation.real.num_classes, protocol)
+        W, b = train_probes(z.__getitem__, y, evaluator.eval_images.num_classes, protocol)
         seconds += time.perf_counter() - started
-        result = evaluation.scored.result(name, backbone.name, protocol.description, probe_logits(W, b))
+        result = evaluator.scored.result(name, backbone.name, protocol.description, probe_logits(W, b))
         rows.append({"protocol": name, "mean": result.mean, "std": result.std, "seconds": round(seconds, 1)})
     return rows
 
@@ -61,20 +62,18 @@ def main() -> None:
     """Measure every set through every backbone; print the table and write JSON."""
     types = (ModelArguments, DataArguments, LoadingArguments, ProtocolArguments)
     model_args, data_args, args, protocol_args = parse_arguments(types, __doc__, sys.argv[1:])
-    backbones = model_args.load(model_args.model)
-    accelerator = Accelerator(cpu=args.use_cpu)
-    _, real = data_args.load(data_args.choose(model_args.model), backbones, args)
+    prepare_torch()
+    backbones = load_backbones(model_args, model_args.model)
+    extractor = feature_extractor(args)
+    _, eval_images = load_data(data_args, data_args.choose(model_args.model), backbones, args)
     found = []
     print("| set | backbone | fast | fresh views, lr of fast | paper | agree | time of paper / fast |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name in protocol_args.sets:
         images = DistilledSet.from_pretrained(name)
         for backbone in backbones:
-            backbone.to(accelerator.device)
-            evaluation = Evaluation(
-                backbone, real, accelerator=accelerator, batch_size=args.per_device_eval_batch_size
-            )
-            rows = measure(evaluation, images)
+            backbone.to(extractor.accelerator.device)
+            rows = measure(Evaluator(backbone, eval_images, extractor=extractor), images)
             fast, paper = rows[0], rows[-1]
             agree = abs(fast["mean"] - paper["mean"]) <= max(paper["std"], 1)
             cells = [f"{row['mean']:.1f} ± {row['std']:.1f} ({row['seconds']:.0f} s)" for row in rows]
@@ -88,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

@@ -23,18 +23,17 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from reference import Reference
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, TrainerCallback
 
 from hf_lgm import FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller, Preprocessing
-from hf_lgm.augmentation import random_views
-from hf_lgm.cli import parse_arguments, run_script
-from hf_lgm.features import extract_features
-from hf_lgm.objectives import LabelledFeatures, feature_gradient, uniform_weights
-from hf_lgm.synthetic import SyntheticImages
+from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
+from hf_lgm.data.augmentation import random_views
+from hf_lgm.distillation.objectives import LabelledFeatures, feature_gradient, uniform_weights
+from hf_lgm.distillation.synthetic import SyntheticImages
+from hf_lgm.features.extraction import FeatureExtractor
 
 # Configurations of well-known models, whose weights are random here: time and memory do not depend on them.
 ARCHITECTURES: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -142,7 +141,7 @@ class StepTimer(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop: pictures and logs are not part of it."""
+        """Stop: frames and logs are not part of it."""
         self.meter.wait()
         self.seconds.append(time.perf_counter() - self.started)
 
@@ -239,7 +238,7 @@ def flops_per_view(backbone: FrozenBackbone, device: torch.device) -> float:
 
 
 def measure_parts(meter: Meter, backbone: FrozenBackbone, classes: int, views: int, steps: int) -> dict[str, float]:
-    """What a step of ours consists of, each with its way back."""
+    """What a step of ours consists of, each with its backward pass."""
     images = SyntheticImages(range(classes), backbone.preprocessing.synthetic_size, 0)
     images.set_num_levels(len(images.sides))
     images.to(meter.device)
@@ -284,16 +283,15 @@ def measure_extraction(meter: Meter, backbone: FrozenBackbone, count: int, batch
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=2)})
     rows = {"image": [stored[i % 8] for i in range(count)], "label": [i % 2 for i in range(count)]}
     images = LabelledImages.from_dataset(datasets.Dataset.from_dict(rows, features=features))
-    squares = torch.randint(0, 255, (batch, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
-    squares = squares.to(meter.device)
-    pixels = (squares.float() / 255).to(backbone.dtype).contiguous(memory_format=backbone._memory_format)
+    crops = torch.randint(0, 255, (batch, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
+    crops = crops.to(meter.device)
+    pixels = (crops.float() / 255).to(backbone.dtype).contiguous(memory_format=backbone._memory_format)
     with torch.no_grad():
         bare = batch / meter.time(lambda: backbone.model(pixels), 10)
-    accelerator = Accelerator()
     with tempfile.TemporaryDirectory() as folder:
-        extract_features(backbone, images.select(torch.arange(64)), accelerator, batch, 0, folder)
+        FeatureExtractor(batch_size=batch, cache_dir=folder).extract(backbone, images.select(torch.arange(64)))
         started = time.perf_counter()
-        extract_features(backbone, images, accelerator, batch, -1, folder)
+        FeatureExtractor(batch_size=batch, num_workers=-1, cache_dir=folder).extract(backbone, images)
         ours = count / (time.perf_counter() - started)
     return {"bare forward": bare, "extraction": ours, "share": ours / bare}
 
@@ -363,6 +361,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure the parts; print tables, write JSON."""
     (own,) = parse_arguments([SpeedArguments], __doc__, sys.argv[1:])
+    prepare_torch()
     meter = Meter()
     dtype = torch.bfloat16 if meter.device.type == "cuda" else torch.float32
     backbone = make_backbone(own.architecture, dtype, meter.device)
@@ -384,4 +383,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

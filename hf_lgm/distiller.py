@@ -1,7 +1,6 @@
 """The method: synthetic images whose gradient for a random probe points where the real images' gradient points."""
 
 import functools
-import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -10,42 +9,45 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from torch import nn
-from transformers import DefaultFlowCallback, TrainerCallback, TrainerControl, TrainerState
-from transformers.integrations import get_reporting_integration_callbacks
-from transformers.trainer_callback import CallbackHandler
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from .backbone import FrozenBackbone
-from .callbacks import LossBar, Timelapse
-from .checkpoint import checkpoint_signals
-from .chunking import find_chunk_size
+from .backbones.backbone import FrozenBackbone
 from .config import LGMConfig
-from .data import LabelledImages
-from .distilled_set import DistilledSet
-from .encoding import ChunkedEncoding, encode_views
-from .fingerprint import model_fingerprint
-from .initialization import earlier_set, real_pixels
-from .latents import LatentImages, load_autoencoder, own_config
-from .loading import align_classes, check_classes
-from .objectives import LabelledFeatures, feature_gradient, uniform_weights
-from .parallel import check_processes, gather_rows, owned_range, to_device
-from .provenance import describe_images
+from .data.labelled_images import LabelledImages
+from .distillation.callbacks import callback_handler
+from .distillation.checkpoint import (
+    Checkpoint,
+    CheckpointSignals,
+    LossWatch,
+    checkpoint_to_resume,
+    remove_later_checkpoints,
+    remove_old_checkpoints,
+)
+from .distillation.encoding import ChunkedEncoding, chunk_size_that_fits, encode_views
+from .distillation.initialization import Start
+from .distillation.objectives import LabelledFeatures, feature_gradient, uniform_weights
+from .distillation.real_features import real_features
+from .distillation.synthetic import SyntheticImages
+from .distributed import check_processes, gather_rows, to_device
+from .evaluation.evaluator import Evaluator
+from .features.extraction import FeatureExtractor
+from .features.streaming import StreamEncoder
+from .hub import HubError
+from .publishing.distilled_set import DistilledSet, set_repository
+from .publishing.provenance import describe_distillation
 from .randomness import seeded_generator
-from .real_features import cached_features, real_features, shared_parts
-from .run import ResumableRun
-from .soft_labels import SoftLabels
-from .streaming import StreamEncoder
-from .synthetic import SyntheticImages
-from .versions import library_versions
+from .settings import ProbeProtocol
 
 logger = logging.getLogger(__name__)
 
 Model = str | nn.Module | FrozenBackbone
 
 
-class LGMDistiller(ResumableRun):
+class LGMDistiller:
     """Distils a labelled image dataset through a frozen backbone by linear gradient matching (arXiv 2511.16674).
 
     Trainer-style: `train`, `evaluate`, `save_model` and `push_to_hub`, with Transformers' callbacks and trackers. Each
@@ -87,33 +89,32 @@ class LGMDistiller(ResumableRun):
             raise ValueError("eval_strategy needs an eval_dataset to evaluate on.")
         self.accelerator = Accelerator(cpu=self.args.use_cpu)
         check_processes(self.accelerator)
+        loading = self.args.per_device_eval_batch_size, self.args.dataloader_num_workers
+        self.extractor = FeatureExtractor(self.accelerator, *loading)
         models = [model] if isinstance(model, Model) else list(model)
-        self.backbones = [self._prepared(FrozenBackbone.wrap(each, processing_class)) for each in models]
+        wrapped = [FrozenBackbone.wrap(each, processing_class) for each in models]
+        compiler = (self.args.torch_compile_backend, self.args.torch_compile_mode) if self.args.torch_compile else None
+        self.backbones = [each.prepared(self.accelerator.device, self.args.bf16, compiler) for each in wrapped]
         encoder = StreamEncoder(self.backbones, self.accelerator, self.args.per_device_eval_batch_size)
         self.train_images = LabelledImages.wrap(train_dataset, encoder)
-        check_classes(self.train_images, self.args.images_per_class)
+        self.train_images.check_classes(self.args.images_per_class)
         self.eval_images = None
         if eval_dataset is not None:
-            self.eval_images = align_classes(LabelledImages.wrap(eval_dataset, encoder), self.train_images.class_names)
-        self.earlier = None
-        if self.args.begins_with_set:
-            names = self.train_images.class_names
-            self.earlier = earlier_set(self.args.init, names, self.args.images_per_class)
-        self.autoencoder = load_autoencoder(self.args.vae) if self.args.vae else None
+            self.eval_images = LabelledImages.wrap(eval_dataset, encoder).aligned(self.train_images.class_names)
+        self.start = Start.load(self.args, self.train_images, self.backbones)
         self.provenance = provenance or {}
-        self.seconds, self.results, self.chunk_size = 0.0, [], self.args.chunk_size
-        self.labels = torch.arange(self.train_images.num_classes).repeat_interleave(self.args.images_per_class)
-        self.owned = owned_range(len(self.labels), self.accelerator.process_index, self.accelerator.num_processes)
-        self.images, self.soft_labels = self._new_images(), self._new_soft_labels()
-        self.optimizer = self._new_optimizer()
-        self.state = TrainerState()
-        self.control = TrainerControl()
-        trackers = [callback() for callback in get_reporting_integration_callbacks(self.args.report_to)]
-        shown = [] if self.args.disable_tqdm else [LossBar()]
-        self.callback_handler = CallbackHandler(
-            [DefaultFlowCallback(), *shown, Timelapse(), *trackers, *(callbacks or [])], self.images, None, None, None
-        )
+        self.seconds, self.results, self.chunk_size = 0.0, list[dict[str, Any]](), self.args.chunk_size
+        self.learned = self.start.new(self.accelerator)
+        self.watch = LossWatch(self.accelerator.device)
+        self.state, self.control = TrainerState(), TrainerControl()
+        self.callback_handler = callback_handler(self.args, callbacks or [])
+        self.callback_handler.model = self.images
         self.control = self.callback_handler.on_init_end(self.args, self.state, self.control)
+
+    @property
+    def images(self) -> SyntheticImages:
+        """The synthetic images of this process, as parameters."""
+        return self.learned.images
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
         """Optimise the images; the output's `training_loss` is the last that was logged.
@@ -133,19 +134,20 @@ class LGMDistiller(ResumableRun):
         """
         if self.args.push_to_hub and self.args.hub_dataset_id:
             self.open_repository(self.args.hub_dataset_id)
-        self._start(resume_from_checkpoint)
+        self._begin(resume_from_checkpoint or self.args.resume_from_checkpoint)
         started, seconds_before = time.time(), self.seconds
         real = self._real_features()
-        self.chunk_size = self.chunk_size or self._find_chunk_size()
+        if not self.chunk_size:
+            owned = len(self.learned.owned)
+            self.chunk_size = chunk_size_that_fits(self.backbones, self.args, self.images.size, owned)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
-        with checkpoint_signals() as signals:
+        with CheckpointSignals(self.accelerator) as signals:
             for step in range(self.state.global_step, self.args.max_steps):
                 self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
-                self._grow_if_due(step)
+                self.learned.grow_if_due(step)
                 loss = self.training_step(step, next(real))
                 self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
-                self.optimizer.step()
-                self.soft_labels.project()
+                self.learned.step()
                 self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
                 self.state.global_step = step + 1
                 self.seconds = seconds_before + time.time() - started
@@ -153,7 +155,7 @@ class LGMDistiller(ResumableRun):
                 self._log_evaluate_save(loss, signals)
                 if self.control.should_training_stop:
                     break
-        self._check_finite()
+        self.watch.check(self.args.output_dir)
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
         if self.args.push_to_hub:
             self.push_to_hub()
@@ -167,141 +169,196 @@ class LGMDistiller(ResumableRun):
             step (`int`): Decides the random probes and the views.
             real (`Sequence[LabelledFeatures]`): The real features, through each backbone.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.learned.optimizer.zero_grad(set_to_none=True)
         self.results = []  # were those of other images
         images = self.images()
         pixels = images.detach().requires_grad_()  # collects what each backbone wants changed
         losses = [self._match(*each, pixels, step) for each in zip(self.backbones, real, strict=True)]
         images.backward(pixels.grad)
         loss = torch.stack(losses).mean()
-        self._watch(loss, step)
+        self.watch.note(loss, step)
         return loss
 
     def _match(
         self, backbone: FrozenBackbone, real: LabelledFeatures, pixels: torch.Tensor, step: int
     ) -> torch.Tensor:
         """The loss through one backbone; its gradient is added to that of the pixels."""
+        learned, views = self.learned, self.args.views_per_step
         W = to_device(self._draw_probe(backbone, step), self.accelerator.device)  # (C, D)
         encode = functools.partial(encode_views, backbone, self.args, step)
-        encoding = ChunkedEncoding(encode, pixels, torch.tensor(self.owned), self.chunk_size)
-        z = gather_rows(self.accelerator, encoding.z, len(self.labels)).flatten(0, 1)  # (n * K, D)
-        y = self._gathered_labels().repeat_interleave(self.args.views_per_step, dim=0)  # (n * K, C)
-        part = torch.arange(len(y), device=y.device) // self.args.views_per_step if self.args.has_parts else None
-        synthetic = LabelledFeatures(z, y, uniform_weights(y), part)
+        encoding = ChunkedEncoding(encode, pixels, torch.tensor(learned.owned), self.chunk_size)
+        z = gather_rows(self.accelerator, encoding.z, learned.total).flatten(0, 1)  # (n * K, D)
+        y = learned.all_labels().repeat_interleave(views, dim=0)  # (n * K, C)
+        cluster = torch.arange(len(y), device=y.device) // views if self.args.has_clusters else None
+        synthetic = LabelledFeatures(z, y, uniform_weights(y), cluster)
         loss, dz, dy = feature_gradient(synthetic, real, W, self.args.objective)
-        encoding.backward(self._own_views(dz) / len(self.backbones))  # (m, K, D)
+        encoding.backward(learned.own_views(dz) / len(self.backbones))  # (m, K, D)
         if dy is not None:
-            self.soft_labels.probabilities.backward(self._own_views(dy).sum(dim=1) / len(self.backbones))
+            learned.soft_labels.probabilities.backward(learned.own_views(dy).sum(dim=1) / len(self.backbones))
         return loss
+
+    def _draw_probe(self, backbone: FrozenBackbone, step: int) -> torch.Tensor:
+        """A random probe: a row for each class, or for each image where these stand for clusters."""
+        generator = seeded_generator(self.args.seed, "probe", step)
+        rows = self.learned.total if self.args.has_clusters else self.train_images.num_classes
+        return self.args.probe_std * torch.randn(rows, backbone.dim, generator=generator)
+
+    def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
+        """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
+
+        Returns `eval_accuracy`, `eval_accuracy_std`, `eval_accuracy_top5` with more than five classes, and
+        `eval_accuracy_worst_group` where there are groups; of several backbones the first one's, and the others' with
+        their names behind.
+
+        Args:
+            protocol ([`ProbeProtocol`], *optional*): How they are trained; `args.probe_protocol` where not given.
+
+        Raises:
+            ValueError: If there is no `eval_dataset`.
+        """
+        if self.eval_images is None:
+            raise ValueError("evaluate() needs an eval_dataset: pass one to LGMDistiller.")
+        self.results, metrics = [], dict[str, float]()
+        protocol, distilled = protocol or self.args.probe_protocol, self.distilled_set()
+        for number, backbone in enumerate(self.backbones):
+            evaluator = Evaluator(backbone, self.eval_images, protocol=protocol, extractor=self.extractor)
+            result = evaluator.probe("distilled", [distilled] * protocol.seeds, distilled.views)
+            self.results += result.rows()
+            metrics |= result.metrics(f"_{backbone.name}" if number else "")
+        self._log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     @torch.no_grad()
     def distilled_set(self) -> DistilledSet:
         """The images as they are now, rounded to 8 bits, with how they were made. Every process must ask for it."""
-        pixels = gather_rows(self.accelerator, self.images(), len(self.labels))
-        config = {
-            "settings": self.args.own_settings(),
-            "changed_settings": self.args.changed_settings(),
-            "backbone": self.backbones[0].describe(),
-            **({"more_backbones": [each.describe() for each in self.backbones[1:]]} if self.backbones[1:] else {}),
-            **self.provenance,
-            "source": {
-                **self.provenance.get("source", {}),
-                **describe_images(self.train_images, self.eval_images),
-            },
-            "run": {
-                "steps": self.state.global_step,
-                "seconds": round(self.seconds, 1),
-                "device": self.accelerator.device.type,
-                "processes": self.accelerator.num_processes,
-            },
-            "versions": library_versions(),
-        }
-        soft = self._gathered_labels() if self.soft_labels.are_learned else None
-        names, labels = self.train_images.class_names, self.labels.tolist()
-        distilled = DistilledSet.from_pixels(pixels, labels, names, config, soft_labels=soft)
+        pixels, names = self.learned.all_pixels(), self.train_images.class_names
+        soft = self.learned.all_labels() if self.learned.soft_labels.are_learned else None
+        labels = [label for label in range(len(names)) for _ in range(self.args.images_per_class)]
+        distilled = DistilledSet.from_pixels(pixels, labels, names, self._described(), soft_labels=soft)
         return distilled.with_results(self.results)
 
-    def _prepared(self, backbone: FrozenBackbone) -> FrozenBackbone:
-        """On the device, in the precision of the run, compiled where that is asked for."""
-        backbone = backbone.to(self.accelerator.device)
-        if self.args.bf16 and backbone.dtype == torch.float32:
-            backbone = backbone.cast(torch.bfloat16)
-        if self.args.torch_compile:
-            backbone.compile_model(self.args.torch_compile_backend, self.args.torch_compile_mode)
-        return backbone
+    def save_model(self, output_dir: str | Path | None = None, results: list[dict[str, Any]] | None = None) -> Path:
+        """Write the folder that `load_dataset` and [`DistilledSet.from_pretrained`] read; returns it.
 
-    def _gathered_labels(self) -> torch.Tensor:
-        """Distributions over classes of all images, of shape (n, C), which want a gradient where they are learned."""
-        labels = gather_rows(self.accelerator, self.soft_labels.probabilities.detach(), len(self.labels))
-        return labels.requires_grad_(self.soft_labels.are_learned)
+        Args:
+            output_dir (`str` or `Path`, *optional*): Where to; `args.output_dir` where not given.
+            results (`list[dict]`, *optional*): Rows of a larger table than that of the last `evaluate`.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        self.results = self.results if results is None else results
+        distilled = self.distilled_set()
+        if self.accelerator.is_main_process:
+            distilled.save_pretrained(folder)
+        self.accelerator.wait_for_everyone()
+        return folder
 
-    def _own_views(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Of what belongs to all views (n * K, …), the part of this process's m images, of shape (m, K, …)."""
-        of_each = gradient.unflatten(0, (len(self.labels), self.args.views_per_step))
-        return of_each[self.owned.start : self.owned.stop]
+    def push_to_hub(self, repo_id: str | None = None, **kwargs: Any) -> str:
+        """Save the images, and publish them as a Hub dataset; returns its address.
 
-    def _find_chunk_size(self) -> int:
-        """As many images as fit beside all that the steps will need; a fixed number where the device does not say."""
-        size, found = self.images.size, []
-        for backbone in self.backbones:
-            image = backbone.mean.new_zeros(backbone.mean.shape[1], size, size)
-            encode = functools.partial(encode_views, backbone, self.args, 0)
-            found.append(find_chunk_size(encode, image, len(self.owned)) or self.args.default_chunk_size)
-        return min(found)
+        Args:
+            repo_id (`str`, *optional*): `user/name`; `args.hub_dataset_id` where not given.
+            kwargs: See [`DistilledSet.push_to_hub`].
 
-    def _draw_probe(self, backbone: FrozenBackbone, step: int) -> torch.Tensor:
-        generator = seeded_generator(self.args.seed, "probe", step)
-        rows = len(self.labels) if self.args.has_parts else self.train_images.num_classes
-        return self.args.probe_std * torch.randn(rows, backbone.dim, generator=generator)
+        Raises:
+            HubError: If it did not work. What was saved stays in `args.output_dir`.
+        """
+        repo_id = repo_id or self.args.hub_dataset_id
+        if repo_id is None:
+            raise ValueError("push_to_hub needs to know where to: give repo_id, or set hub_dataset_id.")
+        folder, address = self.save_model(), ""
+        if self.accelerator.is_main_process:
+            try:
+                saved = DistilledSet.from_pretrained(folder)
+                address = saved.push_to_hub(repo_id, **{**self._hub_arguments(), **kwargs})
+            except HubError as error:
+                again = f"python scripts/publish.py --folder {folder} --repo_id {repo_id}"
+                raise HubError(f"{error} The images are in {folder}; to publish them: {again}") from error
+        [address] = broadcast_object_list([address])
+        return address
+
+    def open_repository(self, repo_id: str) -> None:
+        """Create the repository that the images will be published in, or say what is in the way.
+
+        Args:
+            repo_id (`str`): `user/name`.
+
+        Raises:
+            HubError: If it can't be written to, or holds something else.
+        """
+        if self.accelerator.is_main_process:
+            set_repository(repo_id, self._described(), **self._hub_arguments()).open()
+
+    def _described(self) -> dict[str, Any]:
+        """What `lgm_config.json` says."""
+        run = {
+            "steps": self.state.global_step,
+            "seconds": round(self.seconds, 1),
+            "device": self.accelerator.device.type,
+            "processes": self.accelerator.num_processes,
+        }
+        images = self.train_images, self.eval_images
+        return {**describe_distillation(self.args, self.backbones, *images, self.provenance), "run": run}
+
+    def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
+        """Begin at step 0, or where a checkpoint stopped."""
+        args, main = self.args, self.accelerator.is_main_process
+        folder = checkpoint_to_resume(args.output_dir, resume_from_checkpoint)
+        [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
+        self.learned = self.start.new(self.accelerator)
+        self.callback_handler.model = self.images
+        if folder:
+            checkpoint = Checkpoint.load(folder)
+            checkpoint.check_identity(self.start.identity())
+            self.learned.load_state_dict(checkpoint.tensors)
+            self.state, self.seconds = checkpoint.state, checkpoint.seconds
+            self.chunk_size = args.chunk_size or checkpoint.chunk_size
+            if main:
+                remove_later_checkpoints(args.output_dir, self.state.global_step)
+            logger.info("Going on at step %d from %s", self.state.global_step, folder)
+        else:
+            self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, args.chunk_size
+            self.start.apply(self.learned, self.extractor)
+        logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
+        self.watch = LossWatch(self.accelerator.device)
+        self.state.max_steps = args.max_steps
+        self.state.compute_steps(args, args.max_steps)
+        self.state.is_world_process_zero = main
+        self.state.is_local_process_zero = self.accelerator.is_local_main_process
+
+    def _log_evaluate_save(self, loss: torch.Tensor, signals: CheckpointSignals) -> None:
+        """What the callbacks asked for, and the checkpoint that a signal asks for."""
+        if self.control.should_log or self.control.should_save:
+            self.watch.check(self.args.output_dir)
+        if self.control.should_log:
+            self._log({"loss": loss.item(), "levels": len(self.images.levels)})
+        if self.control.should_evaluate:
+            self.evaluate()
+        if signum := signals.agreed():
+            logger.warning("Signal %d: saved %s", signum, self._save_checkpoint())
+            signals.obey(signum)
+        elif self.control.should_save:
+            self._save_checkpoint()
+
+    def _save_checkpoint(self) -> Path:
+        """Write what all processes own; every process must call it."""
+        tensors = self.learned.state_dict()
+        checkpoint = Checkpoint(tensors, self.state, self.start.identity(), self.seconds, self.chunk_size)
+        checkpoint.check_finite()
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.args.output_dir)
+            remove_old_checkpoints(self.args.output_dir, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        return checkpoint.folder(self.args.output_dir)
+
+    def _log(self, logs: dict[str, float]) -> None:
+        self.state.log_history.append({**logs, "step": self.state.global_step})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def _real_features(self) -> Iterator[tuple[LabelledFeatures, ...]]:
         """The real side of each step that is still to do, through each backbone."""
-        images, step = self.train_images, self.state.global_step
-        part = shared_parts(self.backbones[0], images, self.args, self.accelerator)
-        sides = (real_features(each, images, self.args, self.accelerator, step, part) for each in self.backbones)
-        return zip(*sides, strict=True)
+        return real_features(self.backbones, self.train_images, self.args, self.extractor, self.state.global_step)
 
-    def _new_images(self) -> SyntheticImages:
-        size = max(backbone.preprocessing.synthetic_size for backbone in self.backbones)
-        if self.autoencoder is not None:
-            images: SyntheticImages = LatentImages(self.owned, size, self.args.seed, self.autoencoder)
-        else:
-            sides = [size] if self.args.parameterization == "pixel" else None
-            images = SyntheticImages(self.owned, size, self.args.seed, sides)
-        return images.to(self.backbones[0].mean)
-
-    def _new_soft_labels(self) -> SoftLabels:
-        own, are_learned = self.labels[self.owned.start : self.owned.stop], self.args.label_learning_rate > 0
-        return SoftLabels(own, self.train_images.num_classes, are_learned).to(self.accelerator.device)
-
-    def _initialize_images(self) -> None:
-        """Let the images begin as others, where that is asked for, with their labels."""
-        init, first, own = self.args.init, self.backbones[0], slice(self.owned.start, self.owned.stop)
-        if self.earlier:
-            self.images.start_from(self.earlier.pixels()[own])
-            if self.soft_labels.are_learned:
-                self.soft_labels.start_from(self.earlier.targets_as(self.train_images.class_names)[own])
-        elif init != "noise":
-            features = functools.partial(cached_features, first, self.train_images, self.args, self.accelerator)
-            given = self.args.images_per_class, self.owned, first, features, self.args.seed
-            self.images.start_from(real_pixels(init, self.train_images, *given))
-
-    def _grow_if_due(self, step: int) -> None:
-        """Add pyramid levels, evenly spread over the start of the run; Adam starts afresh (paper, section 3.2)."""
-        span, missing_at_start = int(self.args.max_steps * self.args.growth_share), len(self.images.sides) - 1
-        due = 1 + (missing_at_start if step >= span else step * missing_at_start // span)
-        while len(self.images.levels) < due:
-            self.images.grow()
-            self.optimizer = self._new_optimizer()
-
-    def _identity(self) -> dict[str, Any]:
-        """Everything that has to be the same for a resumed run to give the same bits."""
-        images = self.train_images
-        labels = hashlib.sha256(images.labels.numpy().tobytes()).hexdigest()
-        data = {"images": images.fingerprint, "labels": labels, "class_names": images.class_names}
-        if self.earlier:
-            data["init_images"] = self.earlier.fingerprint
-        if self.autoencoder is not None:
-            data["autoencoder"] = model_fingerprint(self.autoencoder, own_config(self.autoencoder))
-        backbones = " ".join(backbone.fingerprint for backbone in self.backbones)
-        return {**self.args.own_settings(), "backbone": backbones, **data}
+    def _hub_arguments(self) -> dict[str, Any]:
+        return {"private": self.args.hub_private_repo, "token": self.args.hub_token}

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.config import HF_DATASETS_CACHE
 from huggingface_hub import constants, get_session, is_offline_mode, scan_cache_dir, try_to_load_from_cache
 from huggingface_hub.errors import CacheNotFound, GatedRepoError, HfHubHTTPError, HTTPError, RevisionNotFoundError
 
@@ -26,6 +25,16 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def is_gated(page: str) -> str:
+    """What a sentence about a gated repository ends with."""
+    return f"is gated: ask for access at {page}, then run `hf auth login`."
 
 
 def status_of(error: BaseException) -> int | None:
@@ -49,14 +58,13 @@ def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "w
     """
     page = f"https://huggingface.co/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
     if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
-        return f"it is gated: ask for access at {page}, then run `hf auth login`."
+        return f"it {is_gated(page)}"
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes(error)):
         return f"it has no such revision: {page}/tree/main lists branches and tags."
     said_by_xet = next((found for cause in causes(error) if (found := _XET_STATUS.search(str(cause)))), None)
     status = status_of(error) or (int(said_by_xet[1]) if said_by_xet else None)
     if status is None and not is_network_error(error):
-        said = dict.fromkeys((str(cause).strip() or type(cause).__name__).splitlines()[0] for cause in causes(error))
-        return f"{': '.join(line.rstrip('.') for line in said)}."
+        return f"{': '.join(dict.fromkeys(first_line(cause).rstrip('.') for cause in causes(error)))}."
     return _ADVICE.get(status or 503, f"{constants.ENDPOINT} answered {status}: try again later.").format(
         wanted=wanted, endpoint=constants.ENDPOINT
     )
@@ -72,7 +80,6 @@ _ADVICE = {
     429: "too many requests: wait some minutes, then run the same command again.",
     503: "{endpoint} can't be reached, or is too busy: run the same command again when it is back.",
 }
-
 
 # hf_xet, which tries again by itself, has no exception types for what the server answered.
 _XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
@@ -125,10 +132,8 @@ def cached_commit(repo_id: str, revision: str | None = None) -> str | None:
 def model_error(error: OSError, name: str) -> HubError:
     """What to raise instead of what Transformers raises where a model can't be had."""
     if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
-        return HubError(
-            f"'{name}' is gated: ask for access at https://huggingface.co/{name}, then run `hf auth login`."
-        )
-    return HubError(f"'{name}' can't be loaded: {str(error).strip().splitlines()[0]}")
+        return HubError(f"'{name}' {is_gated(f'https://huggingface.co/{name}')}")
+    return HubError(f"'{name}' can't be loaded: {first_line(error)}")
 
 
 def existing_path_or_id(name: str, flag: str) -> str:
@@ -153,6 +158,8 @@ def without_folders(name: str) -> str:
 
 
 def _is_cached(repo_id: str, repo_type: str) -> bool:
+    from datasets.config import HF_DATASETS_CACHE  # here, since it loads all of datasets
+
     # A name without user is not looked for there: folders of that name are cached in the same place.
     if repo_type == "dataset" and "/" in repo_id and (Path(HF_DATASETS_CACHE) / repo_id.replace("/", "___")).is_dir():
         return True

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import BitImageProcessorPil, ViTConfig, ViTModel
 
-from hf_lgm.cli import run_script
+from hf_lgm.cli.parsing import run_command
 
 # The encoder within the pre-training module, within a linear probe's, and alone.
 PREFIXES = ("module.base_encoder.", "module.", "")
@@ -123,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_command(main)

@@ -24,14 +24,12 @@ from transformers import (
 )
 
 from hf_lgm import FrozenBackbone, LabelledImages, ProbeProtocol
-from hf_lgm.card import render_demo_backbone_card
+from hf_lgm.data.loading import load_splits
 from hf_lgm.demo import DEMO_DATASET, SIDE
-from hf_lgm.features import SquareImages
-from hf_lgm.probe import probe_logits, train_probes
-from hf_lgm.publishing import CONFIG_FILE
-from hf_lgm.results import EvalFeatures
-from hf_lgm.set_files import RESULTS_FILE
-from hf_lgm.splits import load_splits
+from hf_lgm.evaluation.probe import probe_logits, train_probes
+from hf_lgm.evaluation.scoring import EvalFeatures
+from hf_lgm.publishing.card import render_demo_backbone_card
+from hf_lgm.publishing.files import CONFIG_FILE, RESULTS_FILE
 
 
 @dataclass
@@ -124,8 +122,7 @@ def _augment(images: torch.Tensor) -> torch.Tensor:
 
 
 def _pixels(images: LabelledImages) -> torch.Tensor:
-    squares = SquareImages(images, SIDE, resize_ratio=1.0)
-    return torch.stack([squares[row] for row in range(len(squares))]) / 255
+    return images.centre_crops(SIDE, resize_ratio=1.0) / 255
 
 
 def _vit() -> Dinov2Model:

@@ -14,7 +14,7 @@ import transformers as tf
 from torch import nn
 
 from hf_lgm import FrozenBackbone, Preprocessing
-from hf_lgm.architectures import call_model
+from hf_lgm.backbones.architectures import call_model
 
 SIDE = 32
 ANY, INTERPOLATED, FIXED = "any", "any, positions interpolated", "fixed"

@@ -2,6 +2,15 @@
 
 import os
 import tempfile
+from pathlib import Path
+
+# Whatever a developer has set for work of their own: tests are the same without.
+_FOREIGN = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "DATASETS_", "ACCELERATE_", "WANDB_", "TORCH")
+_LAUNCH = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+if "HF_LGM_TESTS" not in os.environ:  # not in a process that a test has launched, which imports this too
+    for _name in [name for name in os.environ if name.startswith(_FOREIGN) or name in _LAUNCH]:
+        del os.environ[_name]
+    os.environ["HF_LGM_TESTS"] = "1"
 
 # Read at import by huggingface_hub, datasets and transformers, so before any of them; children inherit them.
 _CACHE = tempfile.TemporaryDirectory(prefix="hf_lgm_tests_")
@@ -9,7 +18,7 @@ os.environ["HF_HOME"] = _CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Read by torch: threads on small tensors mostly wait for each other, and each core has its process of tests.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -17,8 +26,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image  # noqa: 
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model  # noqa: E402
 
 from hf_lgm import FrozenBackbone, LabelledImages, Preprocessing  # noqa: E402
-from hf_lgm.preprocessing import to_images  # noqa: E402
+from hf_lgm.data.images import to_images  # noqa: E402
 
+ROOT = Path(__file__).parent.parent
 SIDE = 16
 
 
@@ -83,4 +93,4 @@ def train_images(splits) -> LabelledImages:
 @pytest.fixture(autouse=True)
 def fresh_feature_cache(tmp_path, monkeypatch) -> None:
     """No test sees another one's features."""
-    monkeypatch.setattr("hf_lgm.feature_cache.cached_assets_path", lambda *parts: tmp_path / "features")
+    monkeypatch.setattr("hf_lgm.features.cache.cached_assets_path", lambda *parts: tmp_path / "features")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from conftest import SIDE, make_dataset, make_vit
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing, feature_cache
+from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing, StreamEncoder
 
 
 class Terminate(TrainerCallback):
@@ -34,31 +35,37 @@ class KeepGradients(TrainerCallback):
             save_file({str(level): tensor.grad for level, tensor in enumerate(model.levels)}, self.file)
 
 
-parser = ArgumentParser()
-parser.add_argument("--output_dir")
-parser.add_argument("--classes", type=int, default=4)
-parser.add_argument("--max_steps", type=int, default=6)
-parser.add_argument("--chunk_size", type=int)
-parser.add_argument("--init", default="noise")
-parser.add_argument("--resume_from_checkpoint")
-parser.add_argument("--sigterm_at", type=int)
-parser.add_argument("--streaming", action="store_true")
-flags = parser.parse_args()
+def main(argv):
+    """One run, in this process."""
+    parser = ArgumentParser()
+    parser.add_argument("--output_dir")
+    parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--max_steps", type=int, default=6)
+    parser.add_argument("--chunk_size", type=int)
+    parser.add_argument("--init", default="noise")
+    parser.add_argument("--resume_from_checkpoint")
+    parser.add_argument("--sigterm_at", type=int)
+    parser.add_argument("--streaming", action="store_true")
+    flags = parser.parse_args(argv)
 
-args = LGMConfig(
-    flags.output_dir,
-    init=flags.init,
-    max_steps=flags.max_steps,
-    save_steps=3,
-    save_total_limit=9,
-    views_per_step=2,
-    chunk_size=flags.chunk_size,
-    disable_tqdm=True,
-)
-backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
-dataset = make_dataset(classes=flags.classes)
-if flags.streaming:
-    dataset, feature_cache.SHARD_ROWS = dataset.to_iterable_dataset(), 10
-callbacks = [Terminate(flags.sigterm_at), KeepGradients(flags.output_dir)]
-distiller = LGMDistiller(backbone, args, dataset, callbacks=callbacks)
-distiller.train(flags.resume_from_checkpoint)
+    args = LGMConfig(
+        flags.output_dir,
+        init=flags.init,
+        max_steps=flags.max_steps,
+        save_steps=3,
+        save_total_limit=9,
+        views_per_step=2,
+        chunk_size=flags.chunk_size,
+        disable_tqdm=True,
+    )
+    backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
+    dataset = make_dataset(classes=flags.classes)
+    if flags.streaming:
+        dataset = StreamEncoder([backbone], shard_rows=10).encode(dataset.to_iterable_dataset())
+    callbacks = [Terminate(flags.sigterm_at), KeepGradients(flags.output_dir)]
+    distiller = LGMDistiller(backbone, args, dataset, callbacks=callbacks)
+    distiller.train(flags.resume_from_checkpoint)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

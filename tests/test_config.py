@@ -5,15 +5,17 @@ import yaml
 from transformers import TrainingArguments
 
 from hf_lgm import LGMConfig, ProbeProtocol
-from hf_lgm.inherited import HONOURED, ignored_fields
+from hf_lgm.arguments import LGMArguments
+from hf_lgm.cli.parsing import described_fields
+from hf_lgm.config import DECIDING
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
 
 
 @pytest.mark.parametrize("name", sorted(f.name for f in dataclasses.fields(TrainingArguments)))
 def test_every_inherited_field_is_honoured_or_refused(name, tmp_path):
-    if name in HONOURED:
-        assert name not in ignored_fields()
+    if name in {f.name for f in dataclasses.fields(LGMArguments)}:
+        assert described_fields(LGMArguments)[name]
         return
     default = getattr(TrainingArguments(output_dir=str(tmp_path)), name)
     change = OTHER.get(type(default))
@@ -53,7 +55,7 @@ def test_refusals_say_what_to_use():
         ({"crop_scale": [0.5, 0.1]}, "crop_scale must be two areas"),
         ({"crop_scale": [0.5]}, "crop_scale must be two areas"),
         ({"probe_std": -1.0}, "probe_std can't be negative"),
-        ({"eval_protocol": "slow"}, "eval_protocol must be one of fast, paper, found 'slow'"),
+        ({"protocol": "slow"}, "protocol must be one of fast, paper, found 'slow'"),
         ({"eval_strategy": "epoch"}, "There are no epochs"),
         ({"save_strategy": "best"}, "There are no epochs"),
     ],
@@ -71,8 +73,12 @@ def test_the_papers_protocol_is_the_recipe(request):
 
 
 def test_every_own_field_has_help():
-    inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
-    assert all(f.metadata.get("help") for f in dataclasses.fields(LGMConfig) if f.name not in inherited)
+    assert described_fields(LGMArguments).keys() == {f.name for f in dataclasses.fields(LGMArguments)}
+
+
+def test_a_former_name_is_understood(caplog):
+    assert LGMConfig(eval_protocol="paper").probe_protocol == ProbeProtocol.named("paper")
+    assert "eval_protocol is called protocol now" in caplog.text
 
 
 def test_own_settings_hold_what_decides_the_result_and_no_paths(tmp_path):
@@ -80,3 +86,22 @@ def test_own_settings_hold_what_decides_the_result_and_no_paths(tmp_path):
     assert settings["seed"] == 3 and settings["learning_rate"] == LGMConfig.learning_rate
     assert not {"output_dir", "logging_steps", "chunk_size", "save_steps"} & set(settings)
     assert settings == LGMConfig(seed=3).own_settings()
+
+
+def test_every_setting_decides_the_result_or_is_known_not_to():
+    elsewhere = {f.name for f in dataclasses.fields(LGMArguments)} - set(DECIDING)
+    assert elsewhere == {
+        *(
+            "output_dir",
+            "chunk_size",
+            "eval_seeds",
+            "protocol",
+            "eval_learning_rate",
+            "hub_dataset_id",
+            "eval_strategy",
+        ),
+        *("eval_steps", "eval_delay", "resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit"),
+        *("logging_steps", "logging_first_step", "report_to", "run_name", "project", "disable_tqdm", "push_to_hub"),
+        *("hub_private_repo", "hub_token", "torch_compile", "torch_compile_backend", "torch_compile_mode", "use_cpu"),
+        *("per_device_eval_batch_size", "dataloader_num_workers", "ddp_backend", "ddp_timeout", "local_rank"),
+    }

@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hub_server import TOKEN, serve
 
-ROOT = Path(__file__).parent.parent
 QUICK = [
     "--max_steps",
     "2",
@@ -75,32 +74,62 @@ def test_private_repositories_with_a_token(distill):
     assert TOKEN not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (
-            ["--model", "user/gated", "--dataset", "user/open"],
-            "'user/gated' is gated: ask for access at https://huggingface.co/user/gated, then run `hf auth login`.",
-        ),
-        (["--model", "user/private", "--dataset", "user/open"], "'user/private' can't be loaded"),
-        (
-            ["--model", "user/open", "--dataset", "user/gated"],
-            "'user/gated' is gated: ask for access at https://huggingface.co/datasets/user/gated, then run",
-        ),
-        (
-            ["--model", "user/open", "--dataset", "user/gated", "--streaming", "true"],
-            "'user/gated' is gated: ask for access at https://huggingface.co/datasets/user/gated, then run",
-        ),
-        (
-            ["--model", "user/open", "--dataset", "user/private"],
-            "'user/private' does not exist, or is private. If it exists, run `hf auth login`",
-        ),
-        (["--model", "user/open", "--dataset", "user/nothing"], "'user/nothing' does not exist, or is private."),
-    ],
-)
-def test_what_can_not_be_had_is_one_sentence(distill, flags, message):
-    done = distill(*flags, HF_TOKEN="")
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+REFUSED = {
+    ("--model", "user/gated", "--dataset", "user/open"): "'user/gated' is gated: ask for access at "
+    "https://huggingface.co/user/gated, then run `hf auth login`.",
+    ("--model", "user/private", "--dataset", "user/open"): "'user/private' can't be loaded",
+    ("--model", "user/open", "--dataset", "user/gated"): "'user/gated' is gated: ask for access at "
+    "https://huggingface.co/datasets/user/gated, then run",
+    (
+        "--model",
+        "user/open",
+        "--dataset",
+        "user/gated",
+        "--streaming",
+        "true",
+    ): "'user/gated' is gated: ask for access at https://huggingface.co/datasets/user/gated, then run",
+    (
+        "--model",
+        "user/open",
+        "--dataset",
+        "user/private",
+    ): "'user/private' does not exist, or is private. If it exists, run `hf auth login`",
+    ("--model", "user/open", "--dataset", "user/nothing"): "'user/nothing' does not exist, or is private.",
+}
+ONE_AFTER_THE_OTHER = """
+import json, runpy, sys
+for flags in json.loads(sys.argv[1]):
+    sys.argv = ["distill.py", *flags]
+    try:
+        runpy.run_path(SCRIPT, run_name="__main__")
+        print(json.dumps("finished"))
+    except SystemExit as exit_:
+        print(json.dumps(exit_.code))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(hub, tmp_path_factory):
+    """What each of these commands ends with, in one process, since each would take long to start."""
+    cwd = tmp_path_factory.mktemp("refusals")
+    environment = {"HF_HOME": str(cwd / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+    code = ONE_AFTER_THE_OTHER.replace("SCRIPT", repr(str(ROOT / "scripts" / "distill.py")))
+    commands = json.dumps([[*QUICK, *flags] for flags in REFUSED])
+    done = subprocess.run(
+        [sys.executable, "-c", code, commands],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(zip(REFUSED, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_what_can_not_be_had_is_one_sentence(refusals, flags):
+    assert refusals[flags].startswith("\nerror: ") and REFUSED[flags] in refusals[flags]
 
 
 def test_a_stream_needs_the_hub(distill):

@@ -1,0 +1,1 @@
+"""Models in: any vision model as one function from images to features."""

@@ -1,0 +1,304 @@
+"""Any vision model as one function: images in [0, 1] to features, frozen, with a gradient to the pixels."""
+
+import copy
+import functools
+import json
+import logging
+import warnings
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+import transformers  # whose parts are loaded when they are used
+from torch import nn
+
+from ..demo import demo_folder
+from ..hub import cached_commit, existing_path_or_id, first_line, model_error, must_use_cache
+from ..settings import Pooling
+from .architectures import call_model, image_method, prepare, takes_text, vision_config
+from .fingerprint import model_fingerprint
+from .pooling import default_pooling, pool
+from .preprocessing import Preprocessing
+
+logger = logging.getLogger(__name__)
+_WRAP_IT = "wrap it in a torch.nn.Module that does, and pass that to FrozenBackbone"
+
+
+class FrozenBackbone(nn.Module):
+    """A pre-trained model from images to features: weights and statistics never move, gradients reach the pixels.
+
+    Args:
+        model (`torch.nn.Module`): A vision model of Transformers, a dual model with `get_image_features`, or any
+            module that maps images of shape (B, 3, side, side) to features (B, D), tokens (B, L, D) or maps
+            (B, D, h, w).
+        preprocessing ([`Preprocessing`]): The side it takes, mean and standard deviation.
+        pooling (`str`, *optional*): How the output becomes one vector: `"cls"` (first token), `"pooler"`, `"mean"` (of
+            all tokens), `"gap"` (of the map) or `"projection"` (the dual models' shared space). Asked of the model
+            where not given.
+        name (`str`, *optional*): What tables and cards call it; defaults to the class name.
+        random_weights (`Collection[str]`, *optional*): Parameters that were not in the checkpoint, so that a pooler
+            that was never trained is not used.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        pooling: Pooling | None = None,
+        name: str | None = None,
+        random_weights: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        if pooling is not None and pooling not in get_args(Pooling):
+            raise ValueError(f"--feature_pooling must be one of {', '.join(get_args(Pooling))}, found '{pooling}'.")
+        self.model = prepare(model)
+        self._memory_format = torch.contiguous_format
+        self.preprocessing = preprocessing
+        self.image_size = preprocessing.image_size
+        self.name = name or type(model).__name__
+        self.revision: str | None = None
+        self.source: str | None = None  # id or folder that it was loaded from
+        device = next((parameter.device for parameter in model.parameters()), None)
+        for statistic in ("mean", "std"):
+            values = torch.tensor(getattr(preprocessing, statistic), device=device)
+            self.register_buffer(statistic, values.view(1, -1, 1, 1), persistent=False)
+        output = self._try_two_images()
+        self.pooling: Pooling = pooling or default_pooling(model, output, takes_text(model), random_weights)
+        try:
+            self.dim = pool(output, self.pooling).shape[1]
+        except ValueError as error:
+            raise ValueError(f"{self.name} can't be pooled: {error}.") from error
+        # Convolutions want the channels of a pixel side by side: 1.4 times as fast for MobileNets on a CPU.
+        self._memory_format = torch.channels_last if _is_convolutional(self.model) else torch.contiguous_format
+        cast(Any, self.model).to(memory_format=self._memory_format)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        *,
+        image_size: int | None = None,
+        resize_ratio: float | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        feature_pooling: Pooling | None = None,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        token: str | None = None,
+    ) -> "FrozenBackbone":
+        """Load from the Hub or a folder.
+
+        Args:
+            name_or_path (`str`): Hub id, folder, or the name of a demo backbone.
+            image_size (`int`, *optional*): Another input side than the processor's.
+            resize_ratio (`float`, *optional*): Another resize before the crop than the processor's.
+            image_mean (`Sequence[float]`, *optional*): Another mean per channel than the processor's, for [0, 1].
+            image_std (`Sequence[float]`, *optional*): Likewise the standard deviation.
+            feature_pooling (`str`, *optional*): Another pooling than the model's own.
+            dtype (`torch.dtype`, *optional*, defaults to `torch.float32`): Precision of the weights.
+            attn_implementation (`str`, *optional*): `"eager"`, `"sdpa"` and the like; Transformers' choice otherwise.
+            revision (`str`, *optional*): Branch, tag or commit.
+            trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the repository may run.
+            token (`str`, *optional*): Access token; defaults to the one stored by `hf auth login`.
+
+        Raises:
+            FileNotFoundError: If a path is not there.
+            HubError: If the repository can't be had; the message says what to do.
+            ImportError: If the model needs a package that is not installed, such as timm.
+            ValueError: If it is not a vision model that `AutoModel` knows.
+        """
+        name_or_path = existing_path_or_id(name_or_path, "--model")
+        source = str(demo_folder(name_or_path) or name_or_path)
+        hub_kwargs = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
+        hub_kwargs["local_files_only"] = must_use_cache(source, "model")
+        try:
+            config = transformers.AutoConfig.from_pretrained(source, **hub_kwargs)
+            model, info = transformers.AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                output_loading_info=True,
+                **hub_kwargs,
+            )
+            preprocessing = Preprocessing.from_pretrained(source, config, **hub_kwargs)
+        except OSError as error:
+            raise model_error(error, name_or_path) from error
+        except ImportError as error:
+            needed = " ".join(str(error).split()[:12])
+            raise ImportError(
+                f"'{name_or_path}' needs a package that is not installed ({needed} …). For timm's models: "
+                "pip install 'hf_lgm[timm]'"
+            ) from error
+        except ValueError as error:
+            raise ValueError(_explain_value(error, name_or_path)) from error
+        name = Path(name_or_path).name if Path(source).is_dir() else name_or_path  # a path says where, not what
+        if image_size not in (None, preprocessing.image_size):
+            name = f"{name}@{image_size}"
+        preprocessing = preprocessing.override(image_size, resize_ratio, image_mean, image_std)
+        backbone = cls(model, preprocessing, feature_pooling, name, info["missing_keys"])
+        backbone.revision = cached_commit(source, revision)
+        backbone.source = source
+        logger.info("Backbone %s", json.dumps(backbone.describe()))
+        return backbone
+
+    @classmethod
+    def wrap(cls, model: "str | nn.Module | FrozenBackbone", processing_class: Any = None) -> "FrozenBackbone":
+        """A backbone of an id, a folder, a live Transformers model, or a backbone itself.
+
+        Raises:
+            TypeError: If it is a live module whose input nothing describes.
+        """
+        if isinstance(model, cls):
+            return model
+        if isinstance(model, str):
+            return cls.from_pretrained(model)
+        config: Any = getattr(model, "config", None)
+        if processing_class is not None:
+            return cls(model, Preprocessing.from_processor(processing_class, config))
+        if source := getattr(config, "_name_or_path", ""):
+            return cls(model, Preprocessing.from_pretrained(source, config), name=Path(source).name)
+        raise TypeError(
+            f"What does {type(model).__name__} take? Give its image processor as processing_class, or wrap it: "
+            "FrozenBackbone(module, Preprocessing(image_size=…, mean=…, std=…))."
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of shape (B, dim) of images of shape (B, 3, image_size, image_size) in [0, 1], not normalised."""
+        return pool(self._call(images), self.pooling)
+
+    @torch.no_grad()
+    def encode(self, crops: torch.Tensor) -> torch.Tensor:
+        """Features of shape (B, dim) of 8-bit images of shape (B, 3, image_size, image_size) on any device."""
+        return self(crops.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights, and so of the features."""
+        return next(self.model.parameters(), self.mean).dtype
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its features are in a space that images and text share, with a text model and a tokenizer beside."""
+        return self.source is not None and self.pooling == "projection" and hasattr(self.model, "get_text_features")
+
+    def cast(self, dtype: torch.dtype) -> "FrozenBackbone":
+        """One with the weights in that precision: itself where they are, else a copy. Normalisation keeps its own."""
+        if self.dtype == dtype:
+            return self
+        backbone = copy.deepcopy(self)
+        backbone.model.to(dtype)
+        backbone.__dict__.pop("fingerprint", None)
+        return backbone
+
+    def prepared(
+        self, device: torch.device, bf16: bool | None = False, compiler: tuple[str | None, str | None] | None = None
+    ) -> "FrozenBackbone":
+        """On a device, float32 weights in bfloat16 if `bf16`, compiled by a backend and mode if these are given."""
+        backbone = self.to(device)
+        if bf16 and backbone.dtype == torch.float32:
+            backbone = backbone.cast(torch.bfloat16)
+        if compiler is not None:
+            backbone.compile_model(*compiler)
+        return backbone
+
+    def compile_model(self, backend: str | None = None, mode: str | None = None) -> None:
+        """Let `torch.compile` make the model faster, in place; whatever does not compile runs as before.
+
+        Two images are taken through it and back, so that what goes wrong does so here.
+
+        Args:
+            backend (`str`, *optional*): The compiler; PyTorch's default where not given.
+            mode (`str`, *optional*): Likewise.
+        """
+        options: dict[str, Any] = {"backend": backend or "inductor", "mode": mode, "dynamic": False}
+        method = image_method(self.model)
+        plain = getattr(self.model, method)
+        setattr(self.model, method, torch.compile(plain, **options))
+        try:
+            side = self.image_size
+            pixels = self.mean.new_zeros(2, self.mean.shape[1], side, side).requires_grad_()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The .grad attribute")  # the compiler looks for one
+                self(pixels).sum().backward()
+            logger.info("%s is compiled by %s", self.name, options["backend"])
+        except Exception as error:  # a compiler may raise anything
+            setattr(self.model, method, plain)
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            logger.warning("%s can't be compiled and runs as it is: %s", self.name, reason)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the features, besides the weights: for logs, cards and configuration files."""
+        p = self.preprocessing
+        return {
+            "name": self.name,
+            "architecture": type(self.model).__name__,
+            "revision": self.revision,
+            "pooling": self.pooling,
+            "feature_size": self.dim,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "image_size": p.image_size,
+            "resize_ratio": round(p.resize_ratio, 6),
+            "mean": [round(value, 6) for value in p.mean],
+            "std": [round(value, 6) for value in p.std],
+        }
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of everything that decides the features: weights, precision, pooling and preprocessing."""
+        return model_fingerprint(self.model, {**self.describe(), "name": None, "revision": None})
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """Stays in eval mode: frozen means frozen."""
+        return super().train(False)
+
+    def _call(self, images: torch.Tensor) -> Any:
+        """The model's own output of images in [0, 1]."""
+        pixels = (images - self.mean) / self.std
+        return call_model(self.model, pixels.to(self.dtype, memory_format=self._memory_format))
+
+    @torch.no_grad()
+    def _try_two_images(self) -> Any:
+        """The output for two blank images: whatever does not fit is found before any work.
+
+        Raises:
+            ValueError: If the model does not take such images, or does not return something for each.
+        """
+        kind, side = type(self.model).__name__, self.image_size
+        try:
+            output = self._call(self.mean.new_zeros(2, self.mean.shape[1], side, side))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a model's own code may raise anything
+            native = getattr(vision_config(self.model), "image_size", None) or getattr(self.model, "image_size", None)
+            advice = "leave --image_size out" if native not in (None, side) else _WRAP_IT
+            raise ValueError(
+                f"{kind} does not take images of {side} x {side} pixels"
+                f"{f' (its configuration says {native})' if native else ''}, in {self.dtype}: {advice}. It said: "
+                f"{first_line(error)}"
+            ) from error
+        tokens = output if isinstance(output, torch.Tensor) else getattr(output, "last_hidden_state", None)
+        if tokens is None or tokens.ndim < 2 or len(tokens) != 2:
+            found = "no last_hidden_state" if tokens is None else f"an output of shape {tuple(tokens.shape)}"
+            raise ValueError(f"{kind} does not give one feature vector per image ({found} for two): {_WRAP_IT}.")
+        return output
+
+
+def _is_convolutional(model: nn.Module) -> bool:
+    """Whether it is made of convolutions, beyond the one that cuts an image into patches."""
+    kinds = [type(module) for module in model.modules()]
+    return kinds.count(nn.Conv2d) > max(1, kinds.count(nn.Linear))
+
+
+def _explain_value(error: ValueError, name: str) -> str:
+    if "custom code" in str(error):
+        return f"'{name}' runs code of its own. Read it, and if you trust it, add --trust_remote_code true."
+    return (
+        f"'{name}' can't be loaded with AutoModel ({first_line(error)}). Expected a vision model; any other "
+        "torch.nn.Module works live: FrozenBackbone(module, Preprocessing(image_size=…))."
+    )

@@ -1,0 +1,186 @@
+"""Distil a labelled image dataset into a few images per class.
+
+accelerate launch scripts/distill.py                                      # the demo: no network, minutes
+accelerate launch scripts/distill.py --model facebook/dinov2-base         # ImageNet-100 through DINOv2
+accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
+"""
+
+import dataclasses
+import itertools
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..arguments import LGMArguments
+from ..demo import DEMO_DATASET, DEMO_MODELS
+from .arguments import DataArguments, ModelArguments
+from .parsing import default_output_dir, parse_arguments, prepare_output_dir, prepare_torch, published_command
+
+if TYPE_CHECKING:
+    from ..config import LGMConfig
+    from ..data.labelled_images import LabelledImages
+    from ..distiller import LGMDistiller
+    from ..evaluation.comparison import Comparison
+
+NEXT = "accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID"
+AFTER_THAT = (
+    "--eval_models OTHER_MODEL shows what the images are worth there; --images_per_class 10 makes more of them"
+)
+REFERENCES = ("zero-shot text", "nearest class mean", "all real images")  # scripts/evaluate.py has more
+
+
+@dataclass
+class RunArguments:
+    """What this command does beside distilling.
+
+    Args:
+        eval_models (`list[str]`, *optional*): Other backbones to evaluate the images on; see --model.
+        overwrite (`bool`, *optional*, defaults to `False`): Throw away an earlier run in --output_dir.
+        plan (`bool`, *optional*, defaults to `False`): Say what it will cost, from a few timed passes, and stop.
+        num_gpus (`int`, *optional*, defaults to 1): Devices like this one to plan for.
+        also_init (`list[str]`, *optional*): Distil from these starts too, for the table; see --init.
+    """
+
+    eval_models: list[str] = field(default_factory=list)
+    overwrite: bool = False
+    plan: bool = False
+    num_gpus: int = 1
+    also_init: list[str] = field(default_factory=list)
+
+
+def main(default_config: Path | None = None) -> None:
+    """Load, distil, save, compare, say what to look at.
+
+    Args:
+        default_config (`Path`, *optional*): The demo's recipe, for a command without arguments.
+    """
+    types = (ModelArguments, DataArguments, LGMArguments, RunArguments)
+    model_args, data_args, given, run_args = parse_arguments(types, __doc__ or "", sys.argv[1:], default_config)
+    dataset = data_args.choose(model_args.model)
+    prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
+
+    import torch
+
+    from ..config import LGMConfig
+    from ..publishing.files import COMPARISON_FILE
+    from . import inputs
+
+    args = LGMConfig(**vars(given))
+    source = inputs.source_of(data_args, dataset)
+    models = model_args.model or DEMO_MODELS[:1]
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    if run_args.plan:
+        from ..distillation.planning import plan
+
+        backbones = [backbone.to(args.device) for backbone in inputs.load_backbones(model_args, models, dtype)]
+        print(plan(backbones, args, inputs.measure(data_args, dataset, backbones, args), run_args.num_gpus))
+        return
+    args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models, args.images_per_class)
+    runs = _choose_runs(args, run_args)
+    _check_inits_are_kept(runs)
+    for run in runs.values():
+        if inputs.streams(data_args, dataset):
+            run.check_streaming()
+        prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
+    backbones = inputs.load_backbones(model_args, models, dtype, run_args.eval_models)
+    kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
+    train_images, eval_images = inputs.load_data(data_args, dataset, backbones, args, kept_per_class)
+    command = published_command("accelerate launch scripts/distill.py", sys.argv[1:])
+    known = {"source": source, "command": command}
+    distillers = _distil(runs, args, backbones[: len(models)], train_images, eval_images, known)
+    distiller = distillers["distilled"]
+    comparison = _compare(distillers, backbones, train_images, eval_images, args)
+    if distiller.accelerator.is_main_process:
+        comparison.save_figure(Path(args.output_dir) / COMPARISON_FILE, comparison.backbones[:2])
+        _report(comparison, args, f"{len(eval_images):,} images", NEXT if dataset == DEMO_DATASET else AFTER_THAT)
+    if args.push_to_hub:  # every process takes part
+        address = distiller.push_to_hub(args.hub_dataset_id)
+        if distiller.accelerator.is_main_process:
+            print(f"Published: {address}")
+    distiller.accelerator.end_training()
+
+
+def _choose_runs(args: "LGMConfig", run_args: RunArguments) -> "dict[str, LGMConfig]":
+    """What is to be distilled, by name. It is published at the very end, together with the table."""
+    if run_args.also_init and args.resume_from_checkpoint not in (None, "auto"):
+        raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
+    own = dataclasses.replace(args, push_to_hub=False)
+    return {"distilled": own} | {
+        f"distilled from {init}": dataclasses.replace(
+            own, init=init, output_dir=f"{args.output_dir}-from-{Path(init).name}"
+        )
+        for init in run_args.also_init
+    }
+
+
+def _check_inits_are_kept(runs: "dict[str, LGMConfig]") -> None:
+    """Raise where a run would begin with what another, or itself, writes over."""
+    written = {Path(each.output_dir).resolve() for each in runs.values()}
+    for run in runs.values():
+        if run.begins_with_set and Path(run.init).expanduser().resolve() in written:
+            raise ValueError(f"--init: '{run.init}' is also where new images are to go: give another --output_dir.")
+
+
+def _distil(
+    runs: "dict[str, LGMConfig]",
+    args: "LGMConfig",
+    through: list,
+    train_images: "LabelledImages",
+    eval_images: "LabelledImages",
+    known: dict,
+) -> "dict[str, LGMDistiller]":
+    """Each run, trained and saved; what would be in the way is found before the first step."""
+    from ..distiller import LGMDistiller
+
+    distillers = {}
+    for name, run in runs.items():
+        provenance = {**known, "training_set": name}
+        distillers[name] = LGMDistiller(through, run, train_images, eval_images, provenance=provenance)
+    if args.push_to_hub and args.hub_dataset_id:
+        distillers["distilled"].open_repository(args.hub_dataset_id)
+    for backbone, images in itertools.product(
+        through, (train_images, eval_images)
+    ):  # what can't be read is found here
+        distillers["distilled"].extractor.extract(backbone, images)
+    for distiller in distillers.values():
+        distiller.train()
+        distiller.save_model()
+    return distillers
+
+
+def _compare(
+    distillers: "dict[str, LGMDistiller]",
+    backbones: list,
+    train_images: "LabelledImages",
+    eval_images: "LabelledImages",
+    args: "LGMConfig",
+) -> "Comparison":
+    """The table of all runs, which each of them keeps."""
+    from ..evaluation.comparison import compare
+
+    comparison = compare(
+        {name: distiller.distilled_set() for name, distiller in distillers.items()},
+        backbones,
+        train_images,
+        eval_images,
+        references=REFERENCES,
+        protocol=args.probe_protocol,
+        extractor=distillers["distilled"].extractor,
+    )
+    for distiller in distillers.values():
+        distiller.save_model(results=[row for result in comparison.results for row in result.rows()])
+    return comparison
+
+
+def _report(comparison: "Comparison", args: "LGMConfig", images: str, following: str) -> None:
+    """Print the table, what to look at and what to type next."""
+    for metric in (name for name in comparison.metrics if name != "top-5"):
+        print(f"\n{metric.capitalize()} on {images}, in percent, over {args.eval_seeds} probes:\n")
+        print(f"{comparison.table(metric)}\n")
+    print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
+    folder = args.output_dir
+    print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
+    print(f'Use:     datasets.load_dataset("{folder}")')
+    print(f"Share:   python scripts/publish.py --folder {folder} --repo_id USER/{Path(folder).name}")
+    print(f"Next:    {following}")

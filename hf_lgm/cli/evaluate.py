@@ -1,0 +1,160 @@
+"""One table: linear probes trained on small sets of images, through several backbones, beside what real images give.
+
+python scripts/evaluate.py --sets outputs/demo --model demo-vit demo-convnext           # the demo's set
+python scripts/evaluate.py --sets SET_A SET_B --model MODEL_A MODEL_B --dataset PATH_OR_ID
+python scripts/evaluate.py --sets SET --model MODEL --dataset PATH_OR_ID --protocol paper --baselines random centroid
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..demo import DEMO_MODELS
+from ..settings import ProbeProtocol, ProtocolName, ViewSettings
+from .arguments import DataArguments, LoadingArguments, ModelArguments
+from .parsing import parse_arguments, prepare_torch
+
+if TYPE_CHECKING:
+    from ..evaluation.comparison import Comparison
+    from ..publishing.distilled_set import DistilledSet
+
+
+@dataclass
+class EvaluateArguments:
+    """What is compared, and how.
+
+    Args:
+        sets (`list[str]`): Distilled or baseline sets: folders or Hub ids.
+        baselines (`list[str]`, *optional*, defaults to `["random", "centroid"]`): Real images to show beside, as many
+            per class, chosen through the first --model: random, centroid, neighbor, kmeans, herding, matched, or none.
+        references (`list[str]`, *optional*): What all real images give, by the rows' names, or none; all where not
+            given.
+        protocol (`str`, *optional*, defaults to `"fast"`): How probes are trained. fast: cached views; paper: fresh
+            views and the paper's learning rate.
+        eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
+        eval_learning_rate (`float`, *optional*): Another learning rate of the probes than the protocol's.
+        flip (`bool`, *optional*): Mirror half of the views; as the first set was made where not given.
+        crop_scale (`list[float]`, *optional*): Smallest and largest area of a view; as the first set was made where
+            not given.
+    """
+
+    sets: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=lambda: ["random", "centroid"])
+    references: list[str] | None = None
+    protocol: ProtocolName = "fast"
+    eval_seeds: int = 5
+    eval_learning_rate: float | None = None
+    flip: bool | None = None
+    crop_scale: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sets:
+            raise ValueError("--sets names what to evaluate: folders of distill.py or baselines.py, or Hub ids.")
+        _ = self.probe_protocol  # refuses what can't be
+
+    @property
+    def probe_protocol(self) -> ProbeProtocol:
+        """How probes are trained."""
+        return ProbeProtocol.named(self.protocol, self.eval_learning_rate, self.eval_seeds)
+
+    def views(self, made_with: ViewSettings) -> ViewSettings:
+        """The views that all probes are trained on: those that the first set was made with, unless told otherwise."""
+        flip = made_with.flip if self.flip is None else self.flip
+        areas: Any = self.crop_scale or made_with.crop_scale
+        return dataclasses.replace(made_with, flip=flip, crop_scale=areas)
+
+
+def main() -> None:
+    """Load, compare, write, say what to look at."""
+    types = (ModelArguments, DataArguments, LoadingArguments, EvaluateArguments)
+    model_args, data_args, args, evaluate_args = parse_arguments(types, __doc__ or "", sys.argv[1:])
+    dataset = data_args.choose(model_args.model)
+    prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
+
+    from ..evaluation.comparison import compare
+    from ..evaluation.references import REFERENCES
+    from ..publishing.files import DATA_FILE
+    from . import inputs
+
+    sets = _load_sets(evaluate_args.sets)
+    views, protocol = evaluate_args.views(next(iter(sets.values())).views), evaluate_args.probe_protocol
+    name = data_args.name_of(dataset)
+    folder = Path(args.output_dir or f"outputs/{name}-evaluation")
+    if (folder / DATA_FILE).exists():
+        raise ValueError(f"{folder} is a set, whose results a table would replace: give another --output_dir.")
+    backbones, failures = inputs.load_each(model_args, model_args.model or DEMO_MODELS)
+    extractor = inputs.feature_extractor(args)
+    most = max(images.images_per_class for images in sets.values())
+    kept_per_class = max(evaluate_args.eval_seeds, 3 * most)
+    train_images, eval_images = inputs.load_data(data_args, dataset, backbones, args, kept_per_class)
+    references = list(REFERENCES) if evaluate_args.references is None else evaluate_args.references
+    comparison = compare(
+        sets,
+        backbones,
+        train_images,
+        eval_images,
+        baselines=[kind for kind in evaluate_args.baselines if kind != "none"],
+        references=[title for title in references if title != "none"],
+        views=views,
+        protocol=protocol,
+        extractor=extractor,
+    )
+    comparison.failures |= failures
+    if extractor.accelerator.is_main_process:
+        probes = f"{evaluate_args.eval_seeds} probes each ({protocol.description})"
+        heading = f"{len(eval_images):,} images of {name}, in percent, {probes}"
+        _write(comparison, folder, heading)
+        _report(comparison, folder, heading)
+    if comparison.failures:
+        sys.exit(f"\nerror: {len(comparison.failures)} of the backbones failed: {', '.join(comparison.failures)}")
+
+
+def _load_sets(sets: list[str]) -> "dict[str, DistilledSet]":
+    """The sets by the last part of their name."""
+    from ..publishing.distilled_set import DistilledSet
+
+    names = [Path(name).name for name in sets]
+    if len(set(names)) < len(names):
+        names = sets
+    return {name: DistilledSet.from_pretrained(of) for name, of in zip(names, sets, strict=True)}
+
+
+def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
+    """The table as Markdown and JSON, per class and group, and the figures; over those of an earlier table."""
+    from ..evaluation.transfer import save_transfer
+    from ..publishing.files import COMPARISON_FILE, RESULTS_FILE, write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("transfer.png", "transfer.json"):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / "table.md").exists():
+        print(f"Replacing the table in {folder}: --output_dir keeps it")
+    sections = [f"# {heading}\n"]
+    sections += [f"## {metric}\n\n{comparison.table(metric)}\n" for metric in comparison.metrics]
+    if comparison.transfer:
+        sections.append(f"## transfer\n\n{comparison.transfer.table()}\n")
+        if find_spec("matplotlib"):
+            save_transfer(comparison.transfer, folder / "transfer.png")
+        else:
+            print("No plot of transfer: pip install 'hf_lgm[plots]'")
+        write_json(folder / "transfer.json", comparison.transfer.to_dict())
+    (folder / "table.md").write_text("\n".join(sections), encoding="utf-8")
+    write_json(folder / RESULTS_FILE, [row for result in comparison.results for row in result.rows()])
+    write_json(folder / "details.json", [result.to_dict() for result in comparison.results])
+    comparison.save_figure(folder / COMPARISON_FILE, comparison.backbones[:2])
+
+
+def _report(comparison: "Comparison", folder: Path, heading: str) -> None:
+    """Print the tables, warnings, and what to look at."""
+    for metric in (name for name in comparison.metrics if name != "top-5"):
+        print(f"\n{metric.capitalize()} on {heading}:\n\n{comparison.table(metric)}")
+    if comparison.transfer:
+        print(f"\nTop-1 (share of the probe on all real images; alignment):\n\n{comparison.transfer.table()}")
+        print(f"\n{comparison.transfer.claim}")
+    print(*(f"\nwarning: {warning}" for warning in comparison.warnings()), sep="")
+    figures = [folder / name for name in ("comparison.png", "transfer.png") if (folder / name).exists()]
+    print(f"\nLook at: {', '.join(map(str, figures))}")
+    print(f"Quote:   {folder}/table.md, {folder}/results.json")

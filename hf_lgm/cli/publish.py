@@ -1,0 +1,123 @@
+"""Publish a set, or the probe trained on it, on the Hub: files, card and tag in one commit.
+
+python scripts/publish.py --folder outputs/demo --repo_id user/name --tag v1.0
+python scripts/publish.py --folder outputs/demo --repo_id user/name-probe --probe    # an image classifier
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .parsing import parse_arguments, prepare_torch
+
+if TYPE_CHECKING:
+    from ..backbones.backbone import FrozenBackbone
+    from ..publishing.distilled_set import DistilledSet
+
+
+@dataclass
+class PublishArguments:
+    """What goes where.
+
+    Args:
+        folder (`str`): Folder that distill.py or baselines.py wrote.
+        repo_id (`str`, *optional*): Repository 'user/name' to publish in.
+        private (`bool`, *optional*): Whether a new repository is private; where not given, by the licence of the
+            source.
+        tag (`str`, *optional*): Tag of the commit, such as v1.0.
+        overwrite (`bool`, *optional*, defaults to `False`): Replace whatever else the repository holds.
+        results (`str`, *optional*): results.json of evaluate.py, where the card should show that table.
+        license (`str`, *optional*): Licence for the card, such as cc-by-4.0.
+        license_name (`str`, *optional*): Its name, where --license is other.
+        license_link (`str`, *optional*): Its address, where --license is other.
+        include_source_images (`bool`, *optional*, defaults to `False`): Publish real images too: those of a baseline,
+            and comparison.png.
+        probe (`bool`, *optional*, defaults to `False`): Train the probe, and publish it as an image classifier of
+            Transformers.
+        model (`str`, *optional*): Backbone of the probe, where it was a folder; the set's own where not given.
+        output_dir (`str`, *optional*): Where to write what is published as well; without --repo_id nothing else
+            happens.
+    """
+
+    folder: str = ""
+    repo_id: str | None = None
+    private: bool | None = None
+    tag: str | None = None
+    overwrite: bool = False
+    results: str | None = None
+    license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
+    include_source_images: bool = False
+    probe: bool = False
+    model: str | None = None
+    output_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.folder or not (self.repo_id or self.output_dir):
+            raise ValueError(
+                "Expected --folder FOLDER, and --repo_id USER/NAME to publish or --output_dir to look first."
+            )
+
+
+def main() -> None:
+    """Read the folder, publish, say how it is loaded."""
+    (args,) = parse_arguments((PublishArguments,), __doc__ or "", sys.argv[1:])
+    prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
+
+    from ..evaluation.probe_model import ProbeModel
+    from ..publishing.distilled_set import DistilledSet
+    from ..publishing.files import COMPARISON_FILE
+
+    distilled = DistilledSet.from_pretrained(args.folder)
+    _add_flags(distilled, args)
+    where: dict[str, Any] = {"private": args.private, "tag": args.tag, "overwrite": args.overwrite}
+    to_publish: DistilledSet | ProbeModel = distilled
+    if args.probe:
+        to_publish = ProbeModel.train(distilled, _backbone(distilled, args.model), args.license)
+    else:
+        comparison = Path(args.folder) / COMPARISON_FILE
+        where["include_source_images"] = args.include_source_images
+        where["comparison"] = comparison if comparison.is_file() else None
+    if args.output_dir:
+        print(f"Look at:   {to_publish.save_pretrained(args.output_dir, repo_id=args.repo_id)}/README.md")
+    if args.repo_id:
+        print(f"Published: {to_publish.push_to_hub(args.repo_id, **where)}")
+    name = args.repo_id or args.output_dir
+    revision = f', revision="{args.tag}"' if args.tag else ""
+    usage = f'datasets.load_dataset("{name}"{revision})'
+    if isinstance(to_publish, ProbeModel):
+        usage = to_publish.usage(name)
+    print(f"Use:       {usage}")
+
+
+def _add_flags(distilled: "DistilledSet", args: PublishArguments) -> None:
+    """What the flags say of the set, into its configuration and results."""
+    if args.results:
+        distilled.results = json.loads(Path(args.results).read_text(encoding="utf-8"))
+        distilled.config["training_set"] = Path(args.folder).name  # as evaluate.py calls it
+    if args.license and not args.probe:
+        source = distilled.config.setdefault("source", {})
+        source.pop("license_declared_by", None)
+        given = {"license": args.license, "license_name": args.license_name, "license_link": args.license_link}
+        source |= {name: value for name, value in given.items() if value}
+
+
+def _backbone(distilled: "DistilledSet", name: str | None) -> "FrozenBackbone":
+    """The backbone that a set was made through, as it was."""
+    from ..backbones.backbone import FrozenBackbone
+
+    made = distilled.config.get("backbone", {})
+    if name is None and not made.get("name"):
+        raise ValueError("The set does not say what it was made through: name it with --model.")
+    return FrozenBackbone.from_pretrained(
+        name or made["name"].partition("@")[0],
+        image_size=made.get("image_size"),
+        resize_ratio=made.get("resize_ratio"),
+        image_mean=made.get("mean"),
+        image_std=made.get("std"),
+        feature_pooling=made.get("pooling"),
+        revision=None if name else made.get("revision"),
+    )

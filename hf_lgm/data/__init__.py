@@ -1,0 +1,1 @@
+"""Images in: datasets, columns, single images, random views."""

@@ -1,0 +1,295 @@
+"""One split of any dataset as labelled images: selections of rows, and the images behind them."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import datasets
+import torch
+from datasets import Dataset, IterableDataset
+from PIL import Image
+
+from ..randomness import seeded_generator
+from ..settings import ColumnOptions
+from .columns import (
+    UNLABELLED,
+    check_same_classes,
+    class_indices,
+    encode_groups,
+    encode_labels,
+    find_image_column,
+    find_label_column,
+    listed,
+    with_image_feature,
+)
+from .images import UNREADABLE, centre_crop, readable, to_tensor
+
+logger = logging.getLogger(__name__)
+
+
+class StreamReader(Protocol):
+    """What turns a stream into labelled images: see [`StreamEncoder`]."""
+
+    def encode(
+        self,
+        dataset: IterableDataset,
+        options: ColumnOptions | None = None,
+        fingerprint: str | None = None,
+        *,
+        keep_images: bool = True,
+    ) -> "LabelledImages":
+        """All of one split."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Rows of one split: images that stay where they are, and their labels as class indices 0 … C - 1.
+
+    Args:
+        source (`datasets.Dataset` or [`EncodedStream`]): All rows of the split.
+        image_column (`str`): The column that holds the images.
+        rows (`torch.Tensor`): Shape (N,), the rows of the source that are meant, in their order.
+        labels (`torch.Tensor`): Shape (N,), class indices.
+        class_names (`list[str]`): Length C.
+        groups (`torch.Tensor`, *optional*): Shape (N,), indices of groups, such as backgrounds; -1 for none.
+        group_names (`list[str]`, *optional*): The groups' names.
+    """
+
+    source: Any
+    image_column: str
+    rows: torch.Tensor
+    labels: torch.Tensor
+    class_names: list[str]
+    groups: torch.Tensor | None = None
+    group_names: list[str] | None = None
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Dataset,
+        image_column_name: str | None = None,
+        label_column_name: str | None = None,
+        classes: Sequence[str | int] = (),
+        group_column_name: str | None = None,
+        skip_bad_images: bool = False,
+    ) -> "LabelledImages":
+        """Find image and label column and encode the labels.
+
+        Args:
+            dataset (`datasets.Dataset`): One split.
+            image_column_name (`str`, *optional*): See [`ColumnOptions`], also for the next four.
+            label_column_name (`str`, *optional*): Likewise.
+            classes (`Sequence[str | int]`, *optional*): Likewise.
+            group_column_name (`str`, *optional*): Likewise.
+            skip_bad_images (`bool`, *optional*, defaults to `False`): Likewise.
+
+        Raises:
+            TypeError: If it is not one split in memory or on disk.
+            ValueError: If a column is missing or not unique, or a label or class can't be understood.
+        """
+        if not isinstance(dataset, Dataset):
+            raise TypeError(_not_a_split(dataset))
+        features = dataset.features
+        image_column = find_image_column(features, image_column_name)
+        label_column = find_label_column(features, label_column_name, group_column=group_column_name)
+        labels, names = encode_labels(_values(dataset, label_column), features[label_column])
+        groups, group_names = None, None
+        if group_column_name is not None:
+            group_column = find_label_column(features, group_column_name, "group_column_name")
+            groups, group_names = encode_groups(_values(dataset, group_column), features[group_column])
+        only_images = dataset.select_columns([image_column]).with_format(None)  # nothing else is decoded with them
+        source, rows = with_image_feature(only_images, image_column), torch.arange(len(labels))
+        images = cls(source, image_column, rows, labels, names, groups, group_names)
+        if unlabelled := int((labels == UNLABELLED).sum()):
+            logger.warning("%d of %d rows have no label and are left out", unlabelled, len(labels))
+            images = images.select((labels != UNLABELLED).nonzero()[:, 0])
+        images = images.with_classes(classes) if classes else images
+        return images.without_bad_images() if skip_bad_images else images
+
+    @classmethod
+    def wrap(
+        cls,
+        images: "Dataset | IterableDataset | LabelledImages",
+        stream_encoder: StreamReader,
+        keep_images: bool = True,
+    ) -> "LabelledImages":
+        """The images themselves, or those of a dataset whose columns speak for themselves; streams are read."""
+        if isinstance(images, IterableDataset):
+            return stream_encoder.encode(images, keep_images=keep_images)
+        return images if isinstance(images, cls) else cls.from_dataset(images)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the images: `datasets` derives it from the files, and the rows."""
+        return hashlib.sha256(self.source._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
+
+    def image(self, index: int) -> Image.Image:
+        """The image at an index of this selection, as 8-bit RGB.
+
+        Raises:
+            ValueError: If it can't be decoded; the message names the row of the source.
+        """
+        row = int(self.rows[index])
+        try:
+            return readable(self.source[row][self.image_column])
+        except UNREADABLE as error:
+            split = f" of split '{self.source.split}'" if self.source.split else ""
+            raise ValueError(
+                f"The image in row {row}{split} (column '{self.image_column}') can't be read: {error}. "
+                "--skip_bad_images true leaves such rows out."
+            ) from error
+
+    def centre_crop(self, index: int, size: int, resize_ratio: float) -> torch.Tensor:
+        """The centre crop of the image at an index of this selection as an 8-bit tensor of shape (3, size, size)."""
+        return to_tensor(centre_crop(self.image(index), size, resize_ratio))
+
+    def centre_crops(self, size: int, resize_ratio: float) -> torch.Tensor:
+        """The centre crops of all images as 8-bit tensors, of shape (N, 3, size, size).
+
+        Args:
+            size (`int`): Side in pixels.
+            resize_ratio (`float`): See [`Preprocessing`].
+        """
+        crops = [self.centre_crop(index, size, resize_ratio) for index in range(len(self))]
+        return torch.stack(crops) if crops else torch.empty(0, 3, size, size, dtype=torch.uint8)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images were read in one pass and are gone, but for a few."""
+        return not isinstance(self.source, Dataset)
+
+    def with_images(self) -> "LabelledImages":
+        """Those whose images are at hand: all of them, unless they were streamed."""
+        return self.select(self.source.has_image(self.rows).nonzero()[:, 0]) if self.is_streamed else self
+
+    def select(self, indices: torch.Tensor) -> "LabelledImages":
+        """Those at the given indices of this selection, in the given order."""
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
+
+    def with_classes(self, classes: Sequence[str | int]) -> "LabelledImages":
+        """Only these classes, renumbered in the order given.
+
+        Raises:
+            ValueError: If one is not a class of this dataset, or stands twice.
+        """
+        old = class_indices(self.class_names, classes)
+        new = torch.full((self.num_classes,), UNLABELLED)
+        new[old] = torch.arange(len(old))
+        labels = new[self.labels]
+        kept = (labels != UNLABELLED).nonzero()[:, 0]
+        return replace(self.select(kept), labels=labels[kept], class_names=[self.class_names[i] for i in old])
+
+    def check_classes(self, images_per_class: int = 1) -> None:
+        """Refuse what can't be distilled.
+
+        Raises:
+            ValueError: If there are fewer than two classes, or a class has no image, or fewer than are to be made.
+        """
+        if self.num_classes < 2:
+            raise ValueError(f"Expected at least two classes, found {self.num_classes}: {self.class_names}")
+        counts = torch.bincount(self.labels, minlength=self.num_classes)
+        empty = [name for name, count in zip(self.class_names, counts, strict=True) if count == 0]
+        if empty:
+            raise ValueError(
+                f"{len(empty)} of {self.num_classes} classes have no image to distil: {listed(empty)}. "
+                "Name the classes to use with --classes."
+            )
+        if counts.min() < images_per_class:
+            name = self.class_names[int(counts.argmin())]
+            raise ValueError(
+                f"images_per_class={images_per_class} is more than the {int(counts.min())} real images of class "
+                f"'{name}'."
+            )
+
+    def aligned(self, class_names: list[str]) -> "LabelledImages":
+        """The same images to evaluate on, with their classes numbered as in `class_names`.
+
+        Raises:
+            ValueError: If the classes are not the same, or there is no image.
+        """
+        if len(self) == 0:
+            raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
+        if self.class_names == class_names:
+            return self
+        check_same_classes(self.class_names, class_names, "The images to evaluate on have")
+        return self.with_classes(class_names)
+
+    def without_bad_images(self) -> "LabelledImages":
+        """Those that can be decoded; the others are counted. `datasets` keeps the answer beside its own cache."""
+        stored = with_image_feature(self.source, self.image_column, decode=False).select(self.rows.tolist())
+        checked = stored.map(
+            _is_readable, input_columns=[self.image_column], remove_columns=[self.image_column], desc="checking images"
+        )
+        is_readable = torch.tensor(checked["is_readable"][:])
+        if not is_readable.all():
+            bad = self.rows[~is_readable]
+            logger.warning("%d of %d images can't be read and are left out: %s", len(bad), len(self), _rows(bad))
+        return self.select(is_readable.nonzero()[:, 0])
+
+    def balanced_sample(self, max_samples: int, seed: int) -> "LabelledImages":
+        """At most `max_samples` rows, as many of each class, drawn by seed, in their old order."""
+        per_class = max_samples // self.num_classes
+        if per_class == 0:
+            raise ValueError(f"{max_samples} samples are fewer than one for each of the {self.num_classes} classes.")
+        classes = self._shuffled_classes(seed)
+        return self.select(torch.cat([indices[ranks < per_class] for indices, ranks in classes]).sort().values)
+
+    def hold_out(self, share: float, seed: int) -> "tuple[LabelledImages, LabelledImages]":
+        """Two disjoint parts of every class, the second with `share` of it (at least one image)."""
+        kept, held_out = [], []
+        for indices, ranks in self._shuffled_classes(seed):
+            is_held_out = ranks < max(1, round(share * len(indices)))
+            kept.append(indices[~is_held_out])
+            held_out.append(indices[is_held_out])
+        return self.select(torch.cat(kept).sort().values), self.select(torch.cat(held_out).sort().values)
+
+    def _shuffled_classes(self, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each class its indices and their ranks in a random order."""
+        return [
+            (indices, torch.randperm(len(indices), generator=seeded_generator(seed, "sample", label)))
+            for label, indices in enumerate(indices_by_class(self.labels, self.num_classes))
+        ]
+
+
+def indices_by_class(labels: torch.Tensor, num_classes: int) -> list[torch.Tensor]:
+    """For each class the ascending indices of its labels."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return list(labels.argsort(stable=True).split(counts.tolist()))
+
+
+def _values(dataset: Dataset, column: str) -> list[Any]:
+    return dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+
+
+def _is_readable(stored: dict[str, Any]) -> dict[str, bool]:
+    try:
+        readable(datasets.Image().decode_example(stored) if stored else None)
+    except UNREADABLE:
+        return {"is_readable": False}
+    return {"is_readable": True}
+
+
+def _rows(rows: torch.Tensor) -> str:
+    return f"rows {', '.join(map(str, rows[:10].tolist()))}{', …' if len(rows) > 10 else ''}"
+
+
+def _not_a_split(dataset: Any) -> str:
+    if isinstance(dataset, dict):
+        return (
+            f"Expected a datasets.Dataset, found {type(dataset).__name__}; choose one of its splits, such as "
+            f"dataset['{min(dataset)}']."
+        )
+    if isinstance(dataset, IterableDataset):
+        return "A streamed dataset has to be encoded in one pass first: StreamEncoder([backbone]).encode(dataset)."
+    return f"Expected a datasets.Dataset, found {type(dataset).__name__}."

@@ -1,0 +1,1 @@
+"""The method: the objectives, the images, and what a step needs."""

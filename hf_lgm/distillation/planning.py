@@ -1,0 +1,221 @@
+"""What a distillation will cost, from the sizes of the data and a few timed passes over random images."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..backbones.backbone import FrozenBackbone
+from ..config import LGMConfig
+from ..distributed import owned_range
+from .encoding import beside_chunks, encode_views, find_chunk_size
+from .objectives import LabelledFeatures, feature_gradient, probe_gradient, uniform_weights
+
+# Views that are timed; on a CPU a few say enough.
+_VIEWS = {"cpu": 20}
+_VIEWS_ELSEWHERE = 200
+
+# Rows of features that the objective is timed with; it takes as much longer as there are more.
+_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """What is known of a dataset without its images.
+
+    Args:
+        num_classes (`int`): C.
+        num_train (`int`): Images to distil.
+        num_eval (`int`): Images to evaluate on.
+        download_bytes (`int`, *optional*): What has to be downloaded, where that is known.
+    """
+
+    num_classes: int
+    num_train: int
+    num_eval: int
+    download_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cost of one distillation; of several processes, what each of them needs.
+
+    Args:
+        size ([`DatasetSize`]): The real data.
+        num_images (`int`): Synthetic images of all processes.
+        chunk_size (`int`): Images encoded at a time.
+        num_processes (`int`): Processes that share the work.
+        steps (`int`): Optimisation steps.
+        step_seconds (`float`): Of each.
+        extraction_seconds (`float`): To encode all real images, decoding not counted.
+        memory_bytes (`int`): At the peak.
+        disk_bytes (`int`): Cached features, checkpoints and what is published; downloads not counted.
+    """
+
+    size: DatasetSize
+    num_images: int
+    chunk_size: int
+    num_processes: int
+    steps: int
+    step_seconds: float
+    extraction_seconds: float
+    memory_bytes: int
+    disk_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """All steps, and encoding the real images."""
+        return self.steps * self.step_seconds + self.extraction_seconds
+
+    def __str__(self) -> str:
+        where = f" on each of {self.num_processes} processes" if self.num_processes > 1 else ""
+        download = self.size.download_bytes
+        lines = {
+            "real images": f"{self.size.num_train:,} to distil, {self.size.num_eval:,} to evaluate on",
+            "classes": f"{self.size.num_classes:,}",
+            "synthetic images": f"{self.num_images:,}, {self.chunk_size} at a time{where}",
+            "encoding the real": f"{_duration(self.extraction_seconds)}, or as long as decoding them takes",
+            "steps": f"{self.steps:,} of {self.step_seconds:.2g} s: {_duration(self.steps * self.step_seconds)}",
+            "in all": f"{_duration(self.seconds)}, without evaluation",
+            "memory": f"{self.memory_bytes / 2**30:.1f} GB{where}",
+            "disk": f"{self.disk_bytes / 2**30:.1f} GB"
+            + (f", and a download of {download / 2**30:.1f} GB" if download else ""),
+        }
+        return "\n".join(f"{name + ':':19}{text}" for name, text in lines.items())
+
+
+def plan(
+    backbones: FrozenBackbone | Sequence[FrozenBackbone], args: LGMConfig, size: DatasetSize, num_processes: int = 1
+) -> Plan:
+    """What distilling data of this size through these backbones will cost on this device.
+
+    Args:
+        backbones ([`FrozenBackbone`], or several): On the device to plan for.
+        args ([`LGMConfig`]): The settings.
+        size ([`DatasetSize`]): The real data.
+        num_processes (`int`, *optional*, defaults to 1): Processes to share the work, each with such a device.
+    """
+    backbones = [backbones] if isinstance(backbones, FrozenBackbone) else list(backbones)
+    side = max(backbone.preprocessing.synthetic_size for backbone in backbones)
+    num_images = size.num_classes * args.images_per_class
+    owned = len(owned_range(num_images, 0, num_processes))
+    passes = [_Passes.measured(backbone, args, side, owned) for backbone in backbones]
+    chunk = min(each.chunk for each in passes)
+    steps = [
+        owned * each.both + (owned - chunk) * each.forward + _objective_seconds(backbone, args, size, num_images)
+        for each, backbone in zip(passes, backbones, strict=True)
+    ]
+    num_real = size.num_train + size.num_eval
+    features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
+    image = torch.empty(backbones[0].mean.shape[1], side, side, device="meta")
+    checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
+    kept = args.save_total_limit or max(1, args.max_steps // max(1, int(args.save_steps)))
+    return Plan(
+        size,
+        num_images,
+        chunk,
+        num_processes,
+        args.max_steps,
+        sum(steps),
+        sum(num_real * each.forward / args.views_per_step / num_processes for each in passes),
+        sum(parameter.nbytes for backbone in backbones for parameter in backbone.parameters())
+        + beside_chunks(owned, image)
+        + chunk * max(each.graph_bytes for each in passes)
+        + features,
+        features + kept * checkpoint + num_images * image.numel(),
+    )
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What one image, with all of its views, takes through one backbone.
+
+    Args:
+        chunk (`int`): Images that can be encoded at a time.
+        forward (`float`): Seconds of the forward pass.
+        both (`float`): Seconds of forward and backward.
+        graph_bytes (`int`): What is kept between the two.
+    """
+
+    chunk: int
+    forward: float
+    both: float
+    graph_bytes: int
+
+    @classmethod
+    def measured(cls, backbone: FrozenBackbone, args: LGMConfig, side: int, owned: int) -> "_Passes":
+        """From a few random images of that side, of a process that owns so many."""
+        device, image = backbone.mean.device, torch.rand(backbone.mean.shape[1], side, side).to(backbone.mean)
+        encode = functools.partial(encode_views, backbone, args, 0)
+
+        def run(count: int, with_gradient: bool) -> None:
+            pixels = image.expand(count, *image.shape).contiguous().requires_grad_(with_gradient)
+            with torch.set_grad_enabled(with_gradient):
+                z = encode(pixels, torch.arange(count))
+            if with_gradient:
+                z.sum().backward()
+
+        chunk = args.chunk_size or find_chunk_size(encode, image, owned)
+        chunk = min(owned, chunk or args.default_chunk_size)
+        views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
+        timed = max(1, min(chunk, views // args.views_per_step))
+        both = _seconds(lambda: run(timed, True), device) / timed
+        forward = _seconds(lambda: run(timed, False), device) / timed
+        return cls(chunk, forward, both, _graph_bytes(backbone, lambda: run(timed, True)) // timed)
+
+
+def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_images: int) -> float:
+    """The probe's gradient of all real features, and the loss with its gradient on the synthetic ones."""
+    device = backbone.mean.device
+    number = torch.arange(_ROWS, device=device)
+    cluster = number % num_images if args.has_clusters else None
+    features = LabelledFeatures(
+        torch.randn(_ROWS, backbone.dim, device=device), number % size.num_classes, uniform_weights(number), cluster
+    )
+    W = torch.randn(size.num_classes if cluster is None else num_images, backbone.dim, device=device)
+    real_rows = num_images * args.views_per_step if args.real_features == "online" else size.num_train
+    real = _seconds(lambda: probe_gradient(features.by_cluster, W), device) * real_rows / _ROWS
+    few = LabelledFeatures(
+        features.z[:8], features.y[:8], uniform_weights(number[:8]), None if cluster is None else cluster[:8]
+    )
+    synthetic = replace(features, y=features.targets(size.num_classes))
+    matched = _seconds(lambda: feature_gradient(synthetic, few, W, args.objective), device)
+    return real + matched * num_images * args.views_per_step / _ROWS
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shorter of two runs, after one that loads what is loaded once."""
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def _graph_bytes(backbone: FrozenBackbone, work: Callable[[], object]) -> int:
+    """Bytes of all tensors but weights that a forward pass keeps for the backward pass: on every device the same."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        work()
+    return sum(kept.values())
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -1,0 +1,147 @@
+"""The real side of each step: all real features, cached, or a batch of random views as in the paper."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+
+import PIL
+import torch
+from accelerate.utils import broadcast
+from torch.utils.data import DataLoader, Dataset
+
+from ..backbones.backbone import FrozenBackbone
+from ..config import LGMConfig
+from ..data.augmentation import random_views
+from ..data.images import to_tensor
+from ..data.labelled_images import LabelledImages
+from ..distributed import gather_rows, owned_range
+from ..features.coresets import class_clusters
+from ..features.extraction import FeatureExtractor
+from ..randomness import seeded_generator
+from .objectives import LabelledFeatures, balanced_weights, uniform_weights
+
+logger = logging.getLogger(__name__)
+
+
+def real_features(
+    backbones: Sequence[FrozenBackbone],
+    images: LabelledImages,
+    args: LGMConfig,
+    extractor: FeatureExtractor,
+    first_step: int,
+) -> Iterator[tuple[LabelledFeatures, ...]]:
+    """The real features of every step from `first_step` to the last, through each backbone.
+
+    Args:
+        backbones (`Sequence[FrozenBackbone]`): On the accelerator's device.
+        images ([`LabelledImages`]): The real images.
+        args ([`LGMConfig`]): Says whether they are cached or online.
+        extractor ([`FeatureExtractor`]): Encodes them.
+        first_step (`int`): The first that is still to do.
+    """
+    if args.real_features == "online":
+        online = [
+            OnlineFeatures(each, images, args, extractor).batches(first_step, args.max_steps) for each in backbones
+        ]
+        return zip(*online, strict=True)
+    cluster = _shared_clusters(backbones[0], images, args, extractor)
+    return repeat(tuple(_cached(each, images, args, extractor, cluster) for each in backbones))
+
+
+def _cached(
+    backbone: FrozenBackbone,
+    images: LabelledImages,
+    args: LGMConfig,
+    extractor: FeatureExtractor,
+    cluster: torch.Tensor | None,
+) -> LabelledFeatures:
+    """All real features through one backbone, with the clusters that all backbones share."""
+    z = _placed(extractor.extract(backbone, images), extractor.accelerator.device)
+    y, cluster = images.labels.to(z.device), None if cluster is None else cluster.to(z.device)
+    weight = balanced_weights(y if cluster is None else cluster) if args.balance_classes else uniform_weights(y)
+    logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
+    return LabelledFeatures(z, y, weight, cluster)
+
+
+def _shared_clusters(
+    backbone: FrozenBackbone, images: LabelledImages, args: LGMConfig, extractor: FeatureExtractor
+) -> torch.Tensor | None:
+    """What the images of a class stand for, by the features of one backbone, for all; `None` without clusters."""
+    if not args.has_clusters:
+        return None
+    z = extractor.extract(backbone, images)
+    cluster = class_clusters(z, images.labels, images.num_classes, args.images_per_class, args.seed)
+    return broadcast(cluster.to(extractor.accelerator.device))  # k-means may differ in its last bits
+
+
+def _placed(features: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Features on a device, unless they would take more than half of a GPU's free memory: then they come in blocks."""
+    if device.type == "cuda" and features.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return features
+    return features.to(device)
+
+
+class OnlineFeatures:
+    """The paper's real side: for each step a batch of real images, one random view of each.
+
+    Real images are resized and randomly cropped to the side of the synthetic ones, then viewed like them. Every image
+    is used once per epoch, and the last, incomplete batch is dropped.
+
+    Args:
+        backbone ([`FrozenBackbone`]): On the accelerator's device.
+        images ([`LabelledImages`]): N images.
+        args ([`LGMConfig`]): Its views, its seed, and the size of a batch: as many as synthetic views, at most N.
+        extractor ([`FeatureExtractor`]): Says how images are decoded; processes share each batch.
+    """
+
+    def __init__(
+        self, backbone: FrozenBackbone, images: LabelledImages, args: LGMConfig, extractor: FeatureExtractor
+    ) -> None:
+        self.backbone, self.images, self.extractor = backbone, images, extractor
+        self.views, self.seed = args.views, args.seed
+        self.batch_size = min(images.num_classes * args.images_per_class * args.views_per_step, len(images))
+        self._order = (-1, torch.empty(0))  # of one epoch
+
+    def rows(self, step: int) -> torch.Tensor:
+        """The rows of one step's batch, of shape (batch_size,)."""
+        epoch, batch = divmod(step, len(self.images) // self.batch_size)
+        if self._order[0] != epoch:
+            generator = seeded_generator(self.seed, "order", epoch)
+            self._order = epoch, torch.randperm(len(self.images), generator=generator)
+        return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    @torch.no_grad()
+    def batches(self, first_step: int, last_step: int) -> Iterator[LabelledFeatures]:
+        """The real features of each step from `first_step` up to, not including, `last_step`."""
+        accelerator = self.extractor.accelerator
+        mine = owned_range(self.batch_size, accelerator.process_index, accelerator.num_processes)
+        steps = range(first_step, last_step)
+        pixels = _RandomCrops(self.images, self.backbone, self.seed)
+        keys = ([(step, row) for row in self.rows(step)[mine.start : mine.stop].tolist()] for step in steps)
+        loader = DataLoader(pixels, batch_sampler=keys, num_workers=self.extractor.decoding_workers)
+        for step, batch in zip(steps, loader, strict=True):
+            rows = self.rows(step)
+            batch = batch.to(self.backbone.mean.device).to(self.backbone.mean.dtype) / 255
+            own = rows[mine.start : mine.stop].tolist()
+            views = random_views(batch, own, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
+            z = gather_rows(accelerator, self.backbone(views), self.batch_size)
+            y = self.images.labels[rows].to(z.device)
+            yield LabelledFeatures(z, y, uniform_weights(y))
+
+
+class _RandomCrops(Dataset):
+    """A random crop of the synthetic images' side out of the resized image in (step, row)."""
+
+    def __init__(self, images: LabelledImages, backbone: FrozenBackbone, seed: int) -> None:
+        self.images = images
+        self.size = backbone.preprocessing.synthetic_size
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        image = self.images.image(key[1])
+        scale = self.size / min(image.size)
+        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        x, y = torch.rand(2, generator=seeded_generator(self.seed, "real crop", *key)).tolist()
+        left, top = int(x * (width - self.size + 1)), int(y * (height - self.size + 1))
+        image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        return to_tensor(image.crop((left, top, left + self.size, top + self.size)))

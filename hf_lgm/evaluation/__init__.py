@@ -1,0 +1,1 @@
+"""Judged: probes, references, baselines, tables, transfer."""

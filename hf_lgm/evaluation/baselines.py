@@ -1,0 +1,241 @@
+"""Real images in the form of a distilled set: what it has to beat, from a random draw to the best real choice."""
+
+import logging
+from dataclasses import replace
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+
+from ..backbones.backbone import FrozenBackbone
+from ..backbones.preprocessing import DEFAULT_RESIZE_RATIO, Preprocessing
+from ..data.images import centre_crop, to_tensor
+from ..data.labelled_images import LabelledImages, indices_by_class
+from ..distillation.objectives import LabelledFeatures, balanced_weights, probe_gradient
+from ..features.coresets import (
+    centroid_rows,
+    herding_rows,
+    kmeans_rows,
+    neighbor_rows,
+    random_rows,
+)
+from ..features.extraction import FeatureExtractor
+from ..publishing.distilled_set import DistilledSet
+from ..publishing.provenance import library_versions
+from ..randomness import seeded_generator
+from ..settings import BaselineKind
+
+
+def select_baseline(
+    kind: str,
+    backbone: FrozenBackbone | str,
+    train_dataset: Dataset | LabelledImages,
+    images_per_class: int = 1,
+    *,
+    seed: int = 0,
+    neighbors_of: DistilledSet | str | None = None,
+    config: dict[str, Any] | None = None,
+    extractor: FeatureExtractor | None = None,
+    **loading: Any,
+) -> DistilledSet:
+    """Real images, chosen by their features, with their row in the source as `source_index`.
+
+    Args:
+        kind (`str`): `"random"`: drawn by the seed. `"centroid"`: nearest to their class mean (paper, section 4).
+            `"neighbor"`: most similar to the images of a distilled set (paper, section 4), by cosine. `"kmeans"`:
+            nearest to the centres of k-means clusters of the class. `"herding"`: one after the other, so that their
+            mean stays nearest to the class mean (arXiv 1205.2046, as in iCaRL). `"matched"`: the best by the objective
+            of the distillation that exchanging one image at a time reaches, see [`matched_rows`]. With one image per
+            class `"kmeans"` and `"herding"` are `"centroid"`.
+        backbone ([`FrozenBackbone`] or `str`): What they are chosen through.
+        train_dataset (`datasets.Dataset` or [`LabelledImages`]): What they are chosen from.
+        images_per_class (`int`, *optional*, defaults to 1): How many of each class; neighbours are as the set.
+        seed (`int`, *optional*, defaults to 0): Of the draw, the clusters and the random probes.
+        neighbors_of ([`DistilledSet`] or `str`, *optional*): The set whose neighbours are meant.
+        config (`dict`, *optional*): What the card says besides; its `settings` hold the views to train a probe on.
+        extractor ([`FeatureExtractor`], *optional*): Encodes real images.
+        loading (*optional*): `accelerator`, `batch_size`, `num_workers` of an extractor, where none is given.
+
+    Raises:
+        ValueError: If there is no such kind, a class has too few images, or the images of a stream are gone.
+    """
+    near = DistilledSet.from_pretrained(neighbors_of) if isinstance(neighbors_of, str) else neighbors_of
+    images_per_class = near.images_per_class if near else images_per_class
+    if images_per_class < 1:
+        raise ValueError(f"images_per_class must be at least 1, found {images_per_class}.")
+    if kind not in get_args(BaselineKind):
+        raise ValueError(f"The kind must be one of {', '.join(get_args(BaselineKind))}, found '{kind}'.")
+    if (kind == "neighbor") != (neighbors_of is not None):
+        raise ValueError("--kind neighbor and --neighbors_of SET belong together: whose neighbours are meant.")
+    images = train_dataset if isinstance(train_dataset, LabelledImages) else LabelledImages.from_dataset(train_dataset)
+    if images.is_streamed and kind != "random":
+        raise ValueError(f"'{kind}' needs all real images again, and a stream is read once: leave --streaming out.")
+    images = images.with_images()
+    images.check_classes(images_per_class)
+    extractor, backbone = FeatureExtractor.given(extractor, loading), FrozenBackbone.wrap(backbone)
+    if kind == "random":
+        rows = random_rows(images.labels, images.num_classes, images_per_class, seed)
+    else:
+        z = extractor.extract(backbone, images).float()
+        if near is not None:
+            labels = near.labels_as(images.class_names)
+            rows = neighbor_rows(z, images.labels, _centre_features(backbone, near, extractor.batch_size), labels)
+        else:
+            rows = _chosen_rows(kind, z, images, images_per_class, seed, extractor.accelerator.device)
+    size, ratio = backbone.preprocessing.synthetic_size, backbone.preprocessing.resize_ratio
+    described = {"kind": kind, "images_per_class": images_per_class, "seed": seed}
+    made = {"baseline": described, "backbone": backbone.describe(), "versions": library_versions()}
+    return real_image_set(images, rows, size, ratio, {**(config or {}), **made})
+
+
+def _chosen_rows(
+    kind: str, z: torch.Tensor, images: LabelledImages, images_per_class: int, seed: int, device: torch.device
+) -> torch.Tensor:
+    """Rows that are chosen by the real features alone."""
+    y, num_classes = images.labels, images.num_classes
+    if kind == "kmeans":
+        return kmeans_rows(z, y, num_classes, images_per_class, seed)
+    if kind == "herding":
+        return herding_rows(z, y, num_classes, images_per_class)
+    rows = centroid_rows(z, y, num_classes, images_per_class)
+    if kind == "matched":
+        return matched_rows(z.to(device), y.to(device), num_classes, rows.to(device), seed=seed).cpu()
+    return rows
+
+
+def real_image_set(
+    images: LabelledImages, rows: torch.Tensor, size: int, resize_ratio: float, config: dict | None = None
+) -> DistilledSet:
+    """Real images in the form of a distilled set: centre crops of `size` pixels, with their rows in the source."""
+    chosen = images.select(rows)
+    pixels, labels = chosen.centre_crops(size, resize_ratio) / 255, chosen.labels.tolist()
+    return DistilledSet.from_pixels(pixels, labels, images.class_names, config, chosen.rows.tolist())
+
+
+def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> DistilledSet:
+    """Real images again, of a set that was published without them.
+
+    Args:
+        rows ([`DistilledSet`]): The set; one that has its images is returned as it is.
+        train_images ([`LabelledImages`]): The train split of its source.
+
+    Raises:
+        ValueError: If these are not the images that were chosen.
+    """
+    if rows.has_images:
+        return rows
+    where = f"the train split of {rows.config.get('source', {}).get('dataset', 'its source')}"
+    if train_images.is_streamed:
+        raise ValueError(f"This set is rows of {where}, whose images a stream does not keep: leave --streaming out.")
+    wanted = torch.tensor(rows.dataset["source_index"][:])
+    total = len(train_images.source)
+    if int(wanted.max()) >= total:
+        raise ValueError(f"This set has row {int(wanted.max())} of {where}; --dataset has {total} rows.")
+    chosen = replace(train_images, rows=wanted, labels=rows.labels, class_names=rows.class_names, groups=None)
+    made = rows.config.get("backbone", {})
+    side, ratio = made.get("image_size", 224), made.get("resize_ratio", DEFAULT_RESIZE_RATIO)
+    size = Preprocessing(side).synthetic_size
+    rebuilt = real_image_set(chosen, torch.arange(len(wanted)), size, ratio, rows.config)
+    if rebuilt.fingerprint != rows.config.get("images_sha256", rebuilt.fingerprint):
+        raise ValueError(f"This set is rows of {where}, and --dataset has other images there: give the same revision.")
+    return rebuilt
+
+
+def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:
+    """Features of shape (n, D) of the centre crops of a set's images."""
+    size, ratio = backbone.image_size, backbone.preprocessing.resize_ratio
+    crops = torch.stack([to_tensor(centre_crop(image, size, ratio)) for image in images.dataset["image"][:]])
+    return torch.cat([backbone.encode(batch).float().cpu() for batch in crops.split(batch_size)])
+
+
+logger = logging.getLogger(__name__)
+_PROBES = 4
+_MAX_SWEEPS = 20
+
+
+def matched_rows(
+    z: torch.Tensor, y: torch.Tensor, num_classes: int, rows: torch.Tensor, probe_std: float = 0.01, seed: int = 0
+) -> torch.Tensor:
+    """Rows that no exchange of one image for another of its class improves, of the shape of `rows`: a local optimum.
+
+    Coordinate descent on the objective of the distillation, `linear_gradient_matching`, averaged over a few random
+    probes, with the centre crop of each image for its views. The gradient of a set is the mean of its images', each
+    the outer product of an error (C,) and a feature (D + 1,), so that all candidates for a place are scored by one
+    product of matrices.
+
+    Args:
+        z (`torch.Tensor`): Shape (N, D), features of all real images.
+        y (`torch.Tensor`): Shape (N,), their classes.
+        num_classes (`int`): C.
+        rows (`torch.Tensor`): Shape (n,), the rows to begin with.
+        probe_std (`float`, *optional*, defaults to 0.01): Of the random probes.
+        seed (`int`, *optional*, defaults to 0): Draws them.
+    """
+    dtype = torch.float64 if z.device.type == "cpu" else torch.float32
+    z, candidates = z.to(dtype), indices_by_class(y, num_classes)
+    probes = [_Probe(z, y, num_classes, probe_std, seed, number) for number in range(_PROBES)]
+    rows = rows.clone()
+    for probe in probes:
+        probe.total = probe.gradient_of(rows)
+    for _ in range(_MAX_SWEEPS):
+        before = rows.clone()
+        for place, row in enumerate(rows.tolist()):
+            of_class = candidates[int(y[row])]
+            others = [probe.total - probe.gradient_of(rows[place : place + 1]) for probe in probes]
+            scores = torch.stack([probe.cosines(rest, of_class) for probe, rest in zip(probes, others, strict=True)])
+            scores = scores.mean(dim=0)
+            taken = torch.isin(of_class, torch.cat([rows[:place], rows[place + 1 :]]))
+            scores[taken] = -torch.inf
+            best = int(scores.argmax())
+            if scores[best] > scores[of_class == row][0] + 1e-9:  # else a tie could go on for ever
+                rows[place] = of_class[best]
+            for probe, rest in zip(probes, others, strict=True):
+                probe.total = rest + probe.gradient_of(rows[place : place + 1])
+        if torch.equal(rows, before):
+            return rows
+    logger.warning(
+        "Matched images still change after %d sweeps over all of them: these are not yet the best", _MAX_SWEEPS
+    )
+    return rows
+
+
+class _Probe:
+    """One random probe: the direction of the real gradient, and each image's share of a set's gradient.
+
+    Args:
+        z (`torch.Tensor`): Shape (N, D).
+        y (`torch.Tensor`): Shape (N,).
+        num_classes (`int`): C.
+        std (`float`): Of its weights.
+        seed (`int`): With `number`, draws them.
+        number (`int`): Which one it is.
+    """
+
+    total: torch.Tensor
+
+    def __init__(self, z: torch.Tensor, y: torch.Tensor, num_classes: int, std: float, seed: int, number: int) -> None:
+        generator = seeded_generator(seed, "matched probe", number)
+        W = (std * torch.randn(num_classes, z.shape[1], generator=generator)).to(z)
+        self.target = F.normalize(probe_gradient(LabelledFeatures(z, y, balanced_weights(y)), W).flatten(), dim=0)
+        self.target = self.target.view(num_classes, -1)  # (C, D + 1)
+        self.W, self.z, self.y = W, z, y
+
+    def factors(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Errors (n, C) and features (n, D + 1), whose outer products are the images' gradients."""
+        z = self.z[rows]
+        errors = (z @ self.W.T).softmax(dim=1) - F.one_hot(self.y[rows], len(self.W)).to(z)
+        return errors, torch.cat([z, z.new_ones(len(z), 1)], dim=1)
+
+    def gradient_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The sum of the images' gradients, of shape (C, D + 1)."""
+        errors, features = self.factors(rows)
+        return errors.T @ features
+
+    def cosines(self, rest: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        """Cosine with the real gradient of `rest` (C, D + 1) and one candidate each, of shape (len(candidates),)."""
+        errors, features = self.factors(candidates)
+        along = (self.target * rest).sum() + ((features @ self.target.T) * errors).sum(dim=1)
+        own = errors.square().sum(dim=1) * features.square().sum(dim=1)
+        length = rest.square().sum() + 2 * ((features @ rest.T) * errors).sum(dim=1) + own
+        return along / length.clamp(min=1e-30).sqrt()

@@ -1,0 +1,275 @@
+"""The probe that a few images make, with its backbone, as a model that others can load."""
+
+import copy
+import functools
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HTTPError
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..backbones.backbone import FrozenBackbone
+from ..backbones.preprocessing import Preprocessing
+from ..data.images import centre_crop, to_images, to_tensor
+from ..hub import HubError, existing_path_or_id, explain, must_use_cache
+from ..publishing.card import render_probe_card
+from ..publishing.distilled_set import DistilledSet
+from ..publishing.files import CONFIG_FILE, RESULTS_FILE
+from ..publishing.provenance import declared_license
+from ..publishing.repository import HubRepository
+from ..settings import ProbeProtocol
+from .probe import ViewFeatures, train_probes
+
+logger = logging.getLogger(__name__)
+HEAD_FILE = "head.safetensors"
+_PUBLISHED = ("README.md", "config.json", "preprocessor_config.json", CONFIG_FILE, RESULTS_FILE, HEAD_FILE)
+
+# Largest difference of logits, as a share of the largest logit, at which a head counts as ours.
+_TOLERANCE = 1e-3
+
+
+@dataclass
+class ProbeModel:
+    """A linear probe on a frozen backbone: an image classifier.
+
+    Args:
+        backbone ([`FrozenBackbone`]): D features per image.
+        weight (`torch.Tensor`): Shape (C, D).
+        bias (`torch.Tensor`): Shape (C,).
+        class_names (`list[str]`): Length C.
+        config (`dict`, *optional*): How it came about, for its card.
+        results (`list[dict]`, *optional*): What was measured of probes trained alike, for its card.
+    """
+
+    backbone: FrozenBackbone
+    weight: torch.Tensor
+    bias: torch.Tensor
+    class_names: list[str]
+    config: dict[str, Any] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def train(cls, distilled: DistilledSet, backbone: FrozenBackbone, license: str | None = None) -> "ProbeModel":
+        """The first of the probes that a set is evaluated by.
+
+        Args:
+            distilled ([`DistilledSet`]): What it is trained on.
+            backbone ([`FrozenBackbone`]): What it sees through.
+            license (`str`, *optional*): That of the backbone; what its card says where not given.
+        """
+        protocol, num_classes = ProbeProtocol(seeds=1), len(distilled.class_names)
+        features = ViewFeatures(backbone, [distilled], distilled.views)
+        y = distilled.targets_as(distilled.class_names)[None]
+        W, b = train_probes(features, y.to(features(0).device), num_classes, protocol)
+        name = distilled.config.get("training_set", "distilled")
+        config = {
+            **{name: value for name, value in distilled.config.items() if name != "more_backbones"},
+            "artifact": "probe",
+            "backbone": backbone.describe(),
+            "class_names": distilled.class_names,
+            "num_images": len(distilled.dataset),
+            "probe": protocol.description,
+            "license": license or declared_license(backbone.source),
+        }
+        results = [r for r in distilled.results if (r["training_set"], r["backbone"]) == (name, backbone.name)]
+        return cls(backbone, W[0].cpu(), b[0].cpu(), distilled.class_names, config, results)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, *, revision: str | None = None) -> "ProbeModel":
+        """Load a head, and the backbone that it names. Nothing of the repository is executed.
+
+        Only for backbones that Transformers has no such classifier of; for the others there is
+        `pipeline("image-classification")`.
+
+        Args:
+            name_or_path (`str`): A folder, or a Hub model id.
+            revision (`str`, *optional*): Branch, tag or commit.
+
+        Raises:
+            FileNotFoundError: If there is no head.
+            HubError: If the repository can't be had.
+        """
+        name = existing_path_or_id(name_or_path, "ProbeModel")
+        folder = Path(name)
+        if not folder.is_dir():
+            try:
+                cached = must_use_cache(name, "model")
+                files = [HEAD_FILE, CONFIG_FILE]
+                found = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=cached)
+            except HTTPError as error:
+                raise HubError(f"'{name}' can't be fetched: {explain(error, name, 'model', 'read')}") from error
+            folder = Path(found)
+        if not (folder / HEAD_FILE).is_file():
+            raise FileNotFoundError(f"'{name}' has no {HEAD_FILE}: pipeline('image-classification') may load it.")
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        head, made = load_file(folder / HEAD_FILE), config["backbone"]
+        backbone = FrozenBackbone.from_pretrained(
+            made["source"],
+            image_size=made["image_size"],
+            resize_ratio=made["resize_ratio"],
+            image_mean=made["mean"],
+            image_std=made["std"],
+            feature_pooling=made["pooling"],
+            revision=made["revision"],
+        )
+        return cls(backbone, head["weight"], head["bias"], config["class_names"], config)
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (B, C) of images of shape (B, 3, image_size, image_size) in [0, 1], on the CPU."""
+        z = self.backbone(images.to(self.backbone.mean)).float().cpu()
+        return z @ self.weight.T + self.bias
+
+    def predict(self, images: Sequence[Image.Image]) -> list[str]:
+        """Names of the classes of images of any size."""
+        p = self.backbone.preprocessing
+        crops = [to_tensor(centre_crop(image, p.image_size, p.resize_ratio)) for image in images]
+        return [self.class_names[label] for label in self.logits(torch.stack(crops) / 255).argmax(dim=1)]
+
+    def usage(self, name: str) -> str:
+        """Code that loads it from a folder or a repository."""
+        if self.to_transformers() is not None:
+            return f'pipeline("image-classification", model="{name}")'
+        return f'hf_lgm.ProbeModel.from_pretrained("{name}")'
+
+    def to_transformers(self) -> "transformers.PreTrainedModel | None":
+        """The same as the architecture's own image classifier; `None` where its head does not see our features."""
+        return self._classifier
+
+    @functools.cached_property
+    def _classifier(self) -> "transformers.PreTrainedModel | None":
+        model = _own_classifier(self.backbone.model, self.class_names)
+        head = _head(model, len(self.class_names)) if model is not None else None
+        if model is None or head is None:
+            return None
+        weight = torch.zeros_like(head.weight)
+        if weight.shape[1] not in (self.backbone.dim, 2 * self.backbone.dim):
+            return None
+        weight[:, : self.backbone.dim] = self.weight  # DINOv2's head also sees the mean of the patches
+        head.weight.data, head.bias.data = weight, self.bias.clone()
+        return model if self._agrees(model) else None
+
+    def save_pretrained(self, folder: str | Path, *, repo_id: str | None = None) -> Path:
+        """Write the model, with our preprocessing and a card; returns the folder.
+
+        Args:
+            folder (`str` or `Path`): Where to.
+            repo_id (`str`, *optional*): What the card says it is loaded by; the folder where not given.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        model = self.to_transformers()
+        config = {**self.config, "is_native": model is not None}
+        if model is not None:
+            model.save_pretrained(folder)
+            image_processor(self.backbone.preprocessing).save_pretrained(folder)
+        else:
+            logger.info("%s has no classifier of its own on these features: saving the head", self.backbone.name)
+            save_file({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}, folder / HEAD_FILE)
+            config["backbone"] = {**config["backbone"], "source": self.backbone.source or self.backbone.name}
+        for name, value in ((CONFIG_FILE, config), (RESULTS_FILE, self.results)):
+            (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        card = render_probe_card(config, self.results, repo_id or folder.resolve().name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        tag: str | None = None,
+        overwrite: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Publish it as a Hub model, in one commit; returns its address. See [`DistilledSet.push_to_hub`]."""
+        why = None if self.config.get("license") else f"the licence of {self.backbone.name} is unknown"
+        repository = HubRepository(
+            repo_id,
+            "model",
+            config=self.config,
+            private=private,
+            why_private=why,
+            tag=tag,
+            overwrite=overwrite,
+            token=token,
+        )
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = self.save_pretrained(temporary, repo_id=repo_id)
+            files = [folder / name for name in _PUBLISHED if (folder / name).is_file()]
+            files += sorted(folder.glob("model*.safetensors*"))
+            return repository.push({path.name: path for path in files}, "Upload with hf_lgm")
+
+    @torch.no_grad()
+    def _agrees(self, model: "transformers.PreTrainedModel") -> bool:
+        """Whether a classifier gives our logits, through its own image processor: of blots, square and not."""
+        p, generator = self.backbone.preprocessing, torch.Generator().manual_seed(0)
+        blots = to_images(torch.rand(8, 3, 4, 4, generator=generator))
+        shapes = [(p.image_size * (1 + number % 2), p.image_size) for number in range(len(blots))]
+        blots = [blot.resize(shape, Image.Resampling.BICUBIC) for blot, shape in zip(blots, shapes, strict=True)]
+        crops = [to_tensor(centre_crop(blot, p.image_size, p.resize_ratio)) for blot in blots]
+        ours = self.logits(torch.stack(crops) / 255)
+        try:
+            theirs = model(**image_processor(p)(blots, return_tensors="pt")).logits
+        except (RuntimeError, ValueError, TypeError) as error:  # it takes no other image size than its own, say
+            logger.info("Not the architecture's own classifier: %s", error)
+            return False
+        difference = float((theirs - ours).abs().max() / ours.abs().max())
+        logger.info("Logits of the architecture's own classifier differ from ours by %.1e of the largest", difference)
+        return difference < _TOLERANCE
+
+
+def image_processor(p: Preprocessing) -> "transformers.BitImageProcessorPil":
+    """Our preprocessing as Transformers saves it: resize the shortest side, crop, normalise."""
+    return transformers.BitImageProcessorPil(
+        size={"shortest_edge": round(p.image_size * p.resize_ratio)},
+        crop_size={"height": p.image_size, "width": p.image_size},
+        image_mean=list(p.mean),
+        image_std=list(p.std),
+    )
+
+
+def _own_classifier(model: nn.Module, class_names: list[str]) -> "transformers.PreTrainedModel | None":
+    """The image classifier of a model's architecture with its weights and a new head; `None` where there is none."""
+    if not isinstance(model, transformers.PreTrainedModel):
+        return None
+    config = copy.deepcopy(model.config)
+    config.architectures = []  # not one with two heads (DeiT)
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: number for number, name in enumerate(class_names)}
+    try:
+        classifier = transformers.AutoModelForImageClassification.from_config(config).eval()
+    except (ValueError, ImportError):
+        return None
+    inner = getattr(classifier, classifier.base_model_prefix, None)
+    if inner is None:
+        return None
+    state = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
+    }
+    try:
+        missing, _ = inner.load_state_dict(state, strict=False)  # it may leave out a pooler
+    except RuntimeError:  # parts of the same names in other shapes
+        return None
+    return None if missing else classifier
+
+
+def _head(classifier: "transformers.PreTrainedModel", num_classes: int) -> nn.Linear | None:
+    """The one linear layer outside the backbone that gives the classes."""
+    inside = f"{classifier.base_model_prefix}."
+    found = [
+        module
+        for name, module in classifier.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == num_classes and not name.startswith(inside)
+    ]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,1 @@
+"""Images to vectors: extracted once, cached, streamed; rows that stand for their class."""

@@ -1,0 +1,125 @@
+"""Features on disk, in shards that survive a killed process and tell when they are damaged."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import uuid
+from pathlib import Path
+
+import PIL
+import torch
+import transformers
+from huggingface_hub import cached_assets_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..backbones.backbone import FrozenBackbone
+
+logger = logging.getLogger(__name__)
+
+# An interrupted extraction loses at most this many images.
+SHARD_ROWS = 1024
+
+# Bytes of features that memory holds; more are mapped from a file.
+_IN_MEMORY = 2**30
+
+
+class FeatureCache:
+    """The features of one split through one backbone.
+
+    Args:
+        backbone ([`FrozenBackbone`]): The backbone.
+        images_fingerprint (`str`): What identifies the images and their order.
+        cache_dir (`str` or `Path`, *optional*): Another place than the Hugging Face assets cache.
+        shard_rows (`int`, *optional*, defaults to 1024): Images per shard.
+    """
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        images_fingerprint: str,
+        cache_dir: str | Path | None = None,
+        shard_rows: int = SHARD_ROWS,
+    ) -> None:
+        versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Pillow {PIL.__version__}"
+        key = {
+            "backbone": backbone.fingerprint,
+            "images": images_fingerprint,
+            "device": backbone.mean.device.type,
+            "dtype": str(backbone.dtype),
+            "versions": versions,
+            **({"shard_rows": shard_rows} if shard_rows != SHARD_ROWS else {}),
+        }
+        root = Path(cache_dir) if cache_dir else assets_folder("features")
+        self.dim, self.dtype, self.shard_rows = backbone.dim, backbone.dtype, shard_rows
+        self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "key.json").write_text(json.dumps(key, indent=2))
+
+    def empty(self, total: int) -> torch.Tensor:
+        """Room for all `total` rows, of shape (total, D); on disk where they are many."""
+        count = total * self.dim
+        if count * self.dtype.itemsize < _IN_MEMORY:
+            return torch.empty(total, self.dim, dtype=self.dtype)
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp") as file:  # its name goes, the mapping stays
+            return torch.from_file(file.name, shared=True, size=count, dtype=self.dtype).view(total, self.dim)
+
+    def write(self, start: int, z: torch.Tensor) -> None:
+        """Keep the shard that begins at row `start`."""
+        write_tensors(self._path(start), {"z": z}, {"sha256": _checksum(z)})
+
+    def read(self, start: int, total: int | None = None) -> torch.Tensor | None:
+        """The shard that begins at row `start`, of shape (rows, D); `None` if missing or damaged."""
+        path = self._path(start)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                z, metadata = file.get_tensor("z"), file.metadata() or {}
+        except (SafetensorError, OSError) as error:
+            logger.warning("Computing the damaged feature shard %s again (%s)", path, error)
+            return None
+        is_whole = total is None or len(z) == min(self.shard_rows, total - start)
+        if not is_whole or z.shape[1:] != (self.dim,) or metadata.get("sha256") != _checksum(z):
+            logger.warning("Computing the feature shard %s again: it is not as it was written", path)
+            return None
+        return z
+
+    def read_all(self, total: int) -> torch.Tensor | None:
+        """Features of shape (total, D), or `None` if a shard is missing or damaged."""
+        shards = []
+        for start in range(0, total, self.shard_rows):
+            if (shard := self.read(start, total)) is None:
+                return None
+            shards.append(shard)
+        return torch.cat(shards) if shards else torch.empty(0, self.dim)
+
+    def digest(self, total: int) -> str | None:
+        """A digest of `total` rows of features, or `None` if a shard is missing or damaged."""
+        shards = hashlib.sha256()
+        for start in range(0, total, self.shard_rows):
+            if (shard := self.read(start, total)) is None:
+                return None
+            shards.update(_checksum(shard).encode())
+        return shards.hexdigest()
+
+    def _path(self, start: int) -> Path:
+        return self.folder / f"shard-{start // self.shard_rows:05d}.safetensors"
+
+
+def assets_folder(kind: str) -> Path:
+    """A folder of ours under the Hugging Face assets cache."""
+    return cached_assets_path("hf_lgm", kind)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write under another name first: a file that is there is whole."""
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    save_file(tensors, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def _checksum(z: torch.Tensor) -> str:
+    return hashlib.sha256(z.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -1,0 +1,140 @@
+"""Features of real images: computed once, and kept on disk."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..backbones.backbone import FrozenBackbone
+from ..data.labelled_images import LabelledImages
+from .cache import SHARD_ROWS, FeatureCache
+from .streaming import EncodedStream
+
+
+class CentreCrops(Dataset):
+    """Rows of a split as 8-bit tensors of shape (3, size, size), centre cropped.
+
+    Args:
+        images ([`LabelledImages`]): The split.
+        size (`int`): Side in pixels.
+        resize_ratio (`float`): See [`Preprocessing`].
+    """
+
+    def __init__(self, images: LabelledImages, size: int, resize_ratio: float) -> None:
+        self.images = images
+        self.size = size
+        self.resize_ratio = resize_ratio
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self.images.centre_crop(row, self.size, self.resize_ratio)
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Encodes real images, on one device or shared out among processes.
+
+    Features are kept in shards under the Hugging Face assets cache, under a key made of all that decides them. A
+    second call reads them, a killed one goes on, and a shard whose checksum is wrong is computed again.
+
+    Args:
+        accelerator (`accelerate.Accelerator`, *optional*): Says which process this is, and on which device.
+        batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images; -1 for as many as there are
+            cores, where a GPU does the rest.
+        cache_dir (`str` or `Path`, *optional*): Another place for the cache.
+        shard_rows (`int`, *optional*, defaults to 1024): Images per shard: an interrupted extraction loses at most as
+            many.
+    """
+
+    accelerator: Accelerator = field(default_factory=Accelerator)
+    batch_size: int = 64
+    num_workers: int = 0
+    cache_dir: str | Path | None = None
+    shard_rows: int = SHARD_ROWS
+
+    @classmethod
+    def given(cls, extractor: "FeatureExtractor | None", loading: dict[str, Any]) -> "FeatureExtractor":
+        """The one that a caller gives, or one made of what the caller gives instead.
+
+        Raises:
+            TypeError: If both are given, or something else.
+        """
+        if extractor is not None and loading:
+            raise TypeError(f"Beside an extractor nothing else is taken; found {', '.join(loading)}.")
+        return extractor or cls(**loading)
+
+    def extract(self, backbone: FrozenBackbone, images: LabelledImages) -> torch.Tensor:
+        """Features of the centre crop of every image, of shape (N, D) on the CPU, in the backbone's precision.
+
+        From a gigabyte on, what comes back is mapped from a file, so that memory need not hold it.
+
+        Args:
+            backbone ([`FrozenBackbone`]): Is moved to the accelerator's device.
+            images ([`LabelledImages`]): N images.
+        """
+        if isinstance(images.source, EncodedStream):
+            return images.source.features(backbone, images.rows)
+        backbone.to(self.accelerator.device)
+        cache = FeatureCache(backbone, f"{images.fingerprint} {images.image_column}", self.cache_dir, self.shard_rows)
+        starts, world = range(0, len(images), self.shard_rows), self.accelerator.num_processes
+        features = cache.empty(len(images))
+        mine = [start for start in starts if start // self.shard_rows % world == self.accelerator.process_index]
+        self._fill(features, mine, cache, backbone, images)
+        self.accelerator.wait_for_everyone()
+        others = sorted(set(starts) - set(mine))
+        self._fill(features, others, cache, backbone, images)  # what other processes have computed
+        return features
+
+    @property
+    def decoding_workers(self) -> int:
+        """Processes that decode: by default a share of the cores beside a GPU, none where the model wants them."""
+        if self.num_workers >= 0:
+            return self.num_workers
+        on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", self.accelerator.num_processes))
+        return 0 if self.accelerator.device.type == "cpu" else (os.cpu_count() or 1) // on_this_machine
+
+    def _fill(
+        self,
+        features: torch.Tensor,
+        starts: Sequence[int],
+        cache: FeatureCache,
+        backbone: FrozenBackbone,
+        images: LabelledImages,
+    ) -> None:
+        """Read the shards that begin at `starts` into their rows, computing and keeping those that are not there."""
+        missing = []
+        for start in starts:
+            if (found := cache.read(start, len(images))) is None:
+                missing.append(torch.arange(start, min(start + self.shard_rows, len(images))))
+            else:
+                features[start : start + len(found)] = found
+        total = sum(map(len, missing))
+        with tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
+            for rows, z in zip(missing, self._encoded(missing, backbone, images, bar), strict=True):
+                features[rows[0] : rows[-1] + 1] = z
+                cache.write(int(rows[0]), z)
+
+    def _encoded(
+        self, shards: list[torch.Tensor], backbone: FrozenBackbone, images: LabelledImages, bar: tqdm
+    ) -> Iterator[torch.Tensor]:
+        """The features of each shard's rows. Decoding runs ahead, and the device is waited for once per shard."""
+        pixels = CentreCrops(images, backbone.image_size, backbone.preprocessing.resize_ratio)
+        batches = [[rows.tolist() for rows in shard.split(self.batch_size)] for shard in shards]
+        order = [rows for shard in batches for rows in shard]
+        workers, on_gpu = min(self.decoding_workers, len(order)), backbone.mean.is_cuda
+        loader = iter(DataLoader(pixels, batch_sampler=order, num_workers=workers, pin_memory=on_gpu))
+        for shard in batches:
+            features = []
+            for rows in shard:
+                features.append(backbone.encode(next(loader)))
+                bar.update(len(rows))
+            yield torch.cat(features).cpu()

@@ -1,0 +1,1 @@
+"""What comes out: sets, results, cards, and the repository they go to."""

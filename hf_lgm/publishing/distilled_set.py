@@ -1,0 +1,286 @@
+"""A small labelled set of images with how it was made and what it scores: a folder, a `Dataset`, a Hub repository."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+
+from ..data.columns import check_same_classes
+from ..data.images import to_images, to_rgb, to_tensor
+from ..hub import existing_path_or_id
+from ..settings import ViewSettings
+from .card import render_set_card
+from .figures import save_preview
+from .files import (
+    CARD_FILE,
+    COMPARISON_FILE,
+    CONFIG_FILE,
+    DATA_FILE,
+    MAX_BYTES,
+    PREVIEW_FILE,
+    PUBLISHED_FILES,
+    RESULTS_FILE,
+    fetch_files,
+    read_json,
+    write_json,
+)
+from .provenance import reason_to_be_private
+from .repository import HubRepository
+
+# One of them has to be there.
+_IMAGES = {"image", "source_index"}
+
+
+def set_repository(repo_id: str, config: dict[str, Any], **kwargs: Any) -> HubRepository:
+    """Where [`~DistilledSet.push_to_hub`] puts a set of this configuration; `open()` says what is in the way."""
+    why = reason_to_be_private(config.get("source", {}))
+    return HubRepository(repo_id, "dataset", config=config, why_private=why, **kwargs)
+
+
+@dataclass
+class DistilledSet:
+    """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline.
+
+    Args:
+        dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`); `soft_label`, a distribution over
+            classes, where labels were learned; `source_index` for real images, which may be without `image`: see
+            [`~DistilledSet.without_images`].
+        config (`dict`, *optional*): How it was made.
+        results (`list[dict]`, *optional*): What was measured of it, as rows of [`ProbeResult`].
+    """
+
+    dataset: Dataset
+    config: dict[str, Any] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_pixels(
+        cls,
+        pixels: torch.Tensor,
+        labels: Sequence[int],
+        class_names: list[str],
+        config: dict[str, Any] | None = None,
+        source_index: Sequence[int] | None = None,
+        soft_labels: torch.Tensor | None = None,
+    ) -> "DistilledSet":
+        """A set of images of shape (n, 3, size, size) with values in [0, 1], rounded to 8 bits.
+
+        Soft labels have shape (n, C).
+        """
+        columns: dict[str, Any] = {"image": to_images(pixels), "label": list(labels)}
+        features = Features({"image": datasets.Image(), "label": ClassLabel(names=class_names)})
+        if source_index is not None:
+            columns["source_index"] = list(source_index)
+            features["source_index"] = Value("int64")
+        if soft_labels is not None:
+            columns["soft_label"] = soft_labels.cpu().tolist()
+            features["soft_label"] = datasets.List(Value("float32"), length=len(class_names))
+        return cls(Dataset.from_dict(columns, features=features), config or {})
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None
+    ) -> "DistilledSet":
+        """Read a set from a folder or from the Hub. Nothing in it is executed; nothing else in it is read.
+
+        Args:
+            name_or_path (`str` or `Path`): A folder, or a Hub dataset id.
+            revision (`str`, *optional*): Branch, tag or commit.
+            token (`str`, *optional*): Access token; defaults to the one stored by `hf auth login`.
+
+        Raises:
+            FileNotFoundError: If the folder or its data file is not there.
+            HubError: If the repository can't be had; the message says what to do.
+            ValueError: If what is there is not a set.
+        """
+        name = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = fetch_files(name, revision, token)
+        if not (folder / DATA_FILE).is_file():
+            raise FileNotFoundError(f"'{name}' is not a distilled set: it has no {DATA_FILE}.")
+        for file, limit in MAX_BYTES.items():
+            if (folder / file).is_file() and (folder / file).stat().st_size > limit:
+                raise ValueError(f"'{name}' is not a distilled set: {file} has more than {limit:,} bytes.")
+        dataset = Dataset.from_parquet(str(folder / DATA_FILE), keep_in_memory=True)
+        if not isinstance(dataset.features.get("label"), ClassLabel) or not _IMAGES & set(dataset.features):
+            raise ValueError(
+                f"'{name}' is not a distilled set: expected columns image and label (a ClassLabel), found "
+                f"{', '.join(dataset.column_names)}."
+            )
+        config, results = read_json(folder / CONFIG_FILE, dict), read_json(folder / RESULTS_FILE, list)
+        config.pop("dataset_info", None)
+        return cls(dataset, config, results)
+
+    def save_pretrained(
+        self, folder: str | Path, *, repo_id: str | None = None, comparison: str | Path | None = None
+    ) -> Path:
+        """Write parquet, card, preview, configuration and results; returns the folder.
+
+        Args:
+            folder (`str` or `Path`): Where to.
+            repo_id (`str`, *optional*): What the card says it is loaded by; the folder's name where not given.
+            comparison (`str` or `Path`, *optional*): A figure with real images, for the card to show.
+        """
+        folder = Path(folder)
+        (folder / DATA_FILE).parent.mkdir(parents=True, exist_ok=True)
+        table = datasets.table.embed_table_storage(self.dataset.with_format("arrow")[:])  # bytes, not paths of files
+        temporary = folder / ".train.parquet.tmp"  # outside data/, where load_dataset would see it
+        Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(temporary))
+        temporary.rename(folder / DATA_FILE)
+        info = {
+            "features": self.dataset.features._to_yaml_list(),
+            "num_examples": len(self.dataset),
+            "num_classes": len(self.class_names),
+            "num_bytes": table.nbytes,
+            "download_size": (folder / DATA_FILE).stat().st_size,
+        }
+        config = {**self.config, "dataset_info": info}
+        write_json(folder / CONFIG_FILE, config)
+        write_json(folder / RESULTS_FILE, self.results)
+        (folder / PREVIEW_FILE).unlink(missing_ok=True)
+        if self.has_images:
+            save_preview(self.dataset, folder / PREVIEW_FILE)
+        if comparison:
+            shutil.copyfile(comparison, folder / COMPARISON_FILE)
+        card = render_set_card(config, self.results, repo_id or folder.resolve().name, comparison is not None)
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        tag: str | None = None,
+        overwrite: bool = False,
+        include_source_images: bool = False,
+        comparison: str | Path | None = None,
+        commit_message: str = "Upload with hf_lgm",
+        token: str | None = None,
+    ) -> str:
+        """Publish the set as a Hub dataset, in one commit; returns its address.
+
+        Real images stay here: of a baseline their rows in the source are published, from which it is rebuilt.
+
+        Args:
+            repo_id (`str`): `user/name`; created if need be.
+            private (`bool`, *optional*): Whether a new repository is private; where not given it is if the source is
+                gated, or its licence is unknown, its own or non-commercial.
+            tag (`str`, *optional*): Tag of the commit, such as `v1.0`.
+            overwrite (`bool`, *optional*, defaults to `False`): Replace whatever else the repository holds.
+            include_source_images (`bool`, *optional*, defaults to `False`): Publish real images too.
+            comparison (`str` or `Path`, *optional*): A figure with real images for the card, if they are included.
+            commit_message (`str`, *optional*): Of the commit.
+            token (`str`, *optional*): Access token; defaults to the one stored by `hf auth login`.
+
+        Raises:
+            HubError: If it did not work; the message says what the repository holds, and what to do.
+        """
+        published = self if include_source_images or not self.is_real else self.without_images()
+        repository = set_repository(repo_id, self.config, private=private, tag=tag, overwrite=overwrite, token=token)
+        with tempfile.TemporaryDirectory() as temporary:
+            shown = comparison if include_source_images else None
+            folder = published.save_pretrained(temporary, repo_id=repo_id, comparison=shown)
+            names = (*PUBLISHED_FILES, COMPARISON_FILE)
+            files = {name: folder / name for name in names if (folder / name).is_file()}
+            return repository.push(files, commit_message)
+
+    def without_images(self) -> "DistilledSet":
+        """Real images as rows of their source, for where the images themselves may not go."""
+        config = {**self.config, "images_sha256": self.fingerprint}
+        return replace(self, dataset=self.dataset.remove_columns("image"), config=config)
+
+    def with_results(self, results: list[dict[str, Any]]) -> "DistilledSet":
+        """The same set with other results."""
+        return replace(self, results=results)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it holds real images, chosen as a baseline."""
+        return "source_index" in self.dataset.features
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the images are here; of published real ones only their rows in the source are."""
+        return "image" in self.dataset.features
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether its labels were learned."""
+        return "soft_label" in self.dataset.features
+
+    @property
+    def images_per_class(self) -> int:
+        """How many there are of each class."""
+        return len(self.dataset) // len(self.class_names)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of pixels, labels and class names."""
+        digest = hashlib.sha256(json.dumps([self.class_names, self.labels.tolist()]).encode())
+        digest.update((self.pixels() * 255).round().to(torch.uint8).numpy().tobytes())
+        if self.has_soft_labels:
+            digest.update(self.targets_as(self.class_names).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Length C."""
+        return list(self.dataset.features["label"].names)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Class indices, of shape (n,)."""
+        return torch.tensor(self.dataset["label"][:])
+
+    def labels_as(self, class_names: list[str], what: str = "The set has") -> torch.Tensor:
+        """The labels, of shape (n,), as indices of these names.
+
+        Raises:
+            ValueError: If its classes are others; `what` is how that sentence begins.
+        """
+        check_same_classes(self.class_names, class_names, what)
+        return torch.tensor([class_names.index(name) for name in self.class_names])[self.labels]
+
+    def targets_as(self, class_names: list[str]) -> torch.Tensor:
+        """What a probe is trained with: the soft labels, of shape (n, C), where there are any, else one-hot ones.
+
+        Raises:
+            ValueError: If its classes are others.
+        """
+        labels = self.labels_as(class_names)
+        if not self.has_soft_labels:
+            return torch.nn.functional.one_hot(labels, len(class_names)).float()
+        order = [self.class_names.index(name) for name in class_names]
+        return torch.tensor(self.dataset["soft_label"][:])[:, order]
+
+    @property
+    def views(self) -> ViewSettings:
+        """The views it was made with, which a probe should be trained on; the paper's where it does not say."""
+        settings = self.config.get("settings", {})
+        low, high = settings.get("crop_scale", ViewSettings.crop_scale)
+        return ViewSettings(settings.get("flip", ViewSettings.flip), (low, high))
+
+    def pixels(self) -> torch.Tensor:
+        """The 8-bit images as a tensor of shape (n, 3, size, size) with values in [0, 1].
+
+        Raises:
+            ValueError: If only rows of the source are here.
+        """
+        if not self.has_images:
+            raise ValueError(
+                "This set holds rows of real images without the images: evaluate it beside its source with "
+                "scripts/evaluate.py, or rebuild it with hf_lgm.baselines.with_source_images(set, train_images)."
+            )
+        return torch.stack([to_tensor(to_rgb(image)) for image in self.dataset["image"][:]]).float() / 255

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from conftest import SIDE, make_dataset
+
+from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, select_baseline
+
+
+def make_set(folder, names=("class 1", "class 0", "class 2"), per_class=2, side=SIDE):
+    labels = [label for label in range(len(names)) for _ in range(per_class)]
+    pixels = torch.rand(len(labels), 3, side, side, generator=torch.Generator().manual_seed(5))
+    DistilledSet.from_pixels(pixels, labels, list(names)).save_pretrained(folder)
+    return DistilledSet.from_pretrained(folder)
+
+
+def make(backbone, tmp_path, init, **settings):
+    args = LGMConfig(str(tmp_path / "out"), init=str(init), max_steps=2, disable_tqdm=True, **settings)
+    return LGMDistiller(backbone, args, make_dataset())
+
+
+def test_the_first_images_of_each_class_in_the_classes_order(backbone, tmp_path):
+    earlier = make_set(tmp_path / "earlier")
+    distiller = make(backbone, tmp_path, tmp_path / "earlier")
+    distiller._begin(None)
+    torch.testing.assert_close(distiller.images(), earlier.pixels()[[2, 0, 4]], rtol=0, atol=1 / 255)
+    distiller.train()
+    assert distiller.distilled_set().config["settings"]["init"] == "earlier"  # no path is published
+
+
+def test_images_of_another_size_are_resized(backbone, tmp_path):
+    earlier = make_set(tmp_path / "earlier", side=2 * SIDE)
+    distiller = make(backbone, tmp_path, tmp_path / "earlier", images_per_class=2)
+    distiller._begin(None)
+    means = distiller.images().mean(dim=(2, 3))
+    torch.testing.assert_close(means, earlier.pixels()[[2, 3, 0, 1, 4, 5]].mean(dim=(2, 3)), rtol=0, atol=0.02)
+
+
+def test_another_set_in_the_same_folder_is_not_gone_on_with(backbone, tmp_path):
+    make_set(tmp_path / "earlier", per_class=2)
+    make(backbone, tmp_path, tmp_path / "earlier", save_steps=1).train()
+    make_set(tmp_path / "earlier", per_class=3)
+    with pytest.raises(ValueError, match="made with other settings: init_images="):
+        make(backbone, tmp_path, tmp_path / "earlier").train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("init", "settings", "message"),
+    [
+        ("earlier", {"images_per_class": 3}, "has 2 image.s. of a class, and --images_per_class 3"),
+        ("others", {}, "--init: '.*others' has"),
+        ("user/nothing", {}, "can't be fetched|offline"),
+    ],
+)
+def test_what_can_not_be_begun_with(backbone, tmp_path, init, settings, message):
+    make_set(tmp_path / "earlier")
+    make_set(tmp_path / "others", names=("a", "b", "c"))
+    name = init if init == "user/nothing" else tmp_path / init
+    with pytest.raises((ValueError, OSError), match=message):
+        make(backbone, tmp_path, name, **settings)
+
+
+def test_a_stream_may_begin_with_a_set(backbone, tmp_path):
+    make_set(tmp_path / "earlier")
+    args = LGMConfig(str(tmp_path / "out"), init=str(tmp_path / "earlier"), max_steps=1, disable_tqdm=True)
+    LGMDistiller(backbone, args, make_dataset().to_iterable_dataset()).train()
+    assert isinstance(backbone, FrozenBackbone)
+
+
+def test_a_set_without_its_images_is_refused_before_anything_else(backbone, splits, tmp_path):
+    select_baseline("random", backbone, splits["train"], 1).without_images().save_pretrained(tmp_path / "rows")
+    args = LGMConfig(str(tmp_path / "out"), init=str(tmp_path / "rows"))
+    with pytest.raises(ValueError, match="rows of real images and not the images themselves"):
+        LGMDistiller(backbone, args, splits["train"])

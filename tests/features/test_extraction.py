@@ -1,0 +1,141 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+from conftest import SIDE, make_dataset, make_vit
+
+from hf_lgm import FrozenBackbone, LabelledImages, LGMConfig, Preprocessing
+from hf_lgm.distillation.real_features import OnlineFeatures
+from hf_lgm.features.extraction import CentreCrops, FeatureExtractor
+
+
+def extract_to(folder, backbone, images, batch_size=64):
+    """In small shards."""
+    return FeatureExtractor(batch_size=batch_size, cache_dir=folder, shard_rows=10).extract(backbone, images)
+
+
+@pytest.fixture
+def calls(backbone):
+    """How many images the backbone has encoded."""
+    counted = []
+    backbone.model.register_forward_pre_hook(lambda module, inputs: counted.append(len(inputs[0])))
+    backbone.dim  # noqa: B018  (its own forward pass)
+    counted.clear()
+    return counted
+
+
+@pytest.fixture
+def extract(backbone, train_images, tmp_path):
+    return lambda **kwargs: extract_to(tmp_path, backbone, train_images, **kwargs)
+
+
+def test_features_are_the_backbones_of_the_centre_crops(extract, backbone, train_images):
+    crops = CentreCrops(train_images, SIDE, 1.0)
+    expected = backbone(torch.stack([crops[row] for row in range(24)]) / 255)
+    torch.testing.assert_close(extract(), expected)
+
+
+def test_the_second_call_computes_nothing(extract, calls):
+    first = extract(batch_size=4)
+    assert sum(calls) == 24
+    assert torch.equal(extract(batch_size=4), first)
+    assert sum(calls) == 24
+
+
+def test_what_is_missing_is_computed_and_no_more(extract, calls, tmp_path):
+    first = extract()
+    (shard,) = tmp_path.glob("*/shard-00001.safetensors")
+    shard.unlink()
+    assert torch.equal(extract(), first)
+    assert sum(calls) == 24 + 10
+
+
+def flip_last_byte(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [flip_last_byte, lambda data: data[:100], lambda data: b""])
+def test_damage_is_found_and_repaired(extract, calls, tmp_path, damage, caplog):
+    first = extract()
+    (shard,) = tmp_path.glob("*/shard-00002.safetensors")
+    intact = shard.read_bytes()
+    shard.write_bytes(damage(intact))
+    assert torch.equal(extract(), first)
+    assert sum(calls) == 24 + 4 and shard.read_bytes() == intact
+    assert "shard" in caplog.text and "again" in caplog.text
+
+
+def test_everything_that_decides_features_is_in_the_key(extract, train_images, tmp_path):
+    extract()
+
+    def folders(backbone=None, images=train_images):
+        extract_to(tmp_path, backbone or make_backbone(), images)
+        return len(list(tmp_path.glob("*/key.json")))
+
+    def make_backbone(seed=0, pooling="cls", **changes):
+        preprocessing = Preprocessing(**{"image_size": SIDE, "resize_ratio": 1.0, **changes})
+        return FrozenBackbone(make_vit(seed), preprocessing, pooling)
+
+    assert folders(make_backbone(pooling="pooler")) == 1  # the same
+    assert folders(make_backbone(pooling="mean")) == 2
+    assert folders(make_backbone(seed=1)) == 3
+    assert folders(make_backbone(resize_ratio=1.2)) == 4
+    assert folders(make_backbone(mean=(0.5, 0.5, 0.5))) == 5
+    assert folders(make_backbone().double()) == 6
+    assert folders(make_backbone(), train_images.select(torch.arange(23))) == 7
+    assert folders(make_backbone(), LabelledImages.from_dataset(make_dataset(seed=5))) == 8
+
+
+def extract_slowly(folder):
+    backbone = FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE, resize_ratio=1.0))
+    backbone.model.register_forward_pre_hook(lambda module, inputs: time.sleep(0.05))
+    images = LabelledImages.from_dataset(make_dataset(per_class=100))
+    extract_to(folder, backbone, images, batch_size=5)
+
+
+def test_a_killed_extraction_goes_on(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=extract_slowly, args=(tmp_path,))
+    process.start()
+    while not list(tmp_path.glob("*/shard-*.safetensors")):
+        assert process.is_alive()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/shard-*.safetensors")}
+    extract_slowly(tmp_path)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/shard-*.safetensors")}
+    assert len(after) > len(before) and before.items() <= after.items()
+
+
+@pytest.fixture
+def online(backbone, train_images, tmp_path):
+    return online_features(backbone, train_images, tmp_path, views_per_step=3)
+
+
+def online_features(backbone, train_images, folder, **settings):
+    """Of batches of three classes × views."""
+    args = LGMConfig(str(folder), seed=0, real_features="online", **settings)
+    return OnlineFeatures(backbone, train_images, args, FeatureExtractor())
+
+
+def test_online_epochs_use_every_image_once_and_drop_the_last_batch(online):
+    epoch = torch.cat([online.rows(step) for step in range(2)])
+    assert len(set(epoch.tolist())) == 18  # 24 images, batches of 9
+    assert set(online.rows(2).tolist()) != set(online.rows(0).tolist())
+
+
+def test_online_batches_are_a_function_of_the_step(online, train_images):
+    batches = list(online.batches(0, 5))
+    assert batches[0].z.shape == (9, 24)
+    assert torch.equal(batches[2].y, train_images.labels[online.rows(2)])
+    (again,) = online.batches(4, 5)
+    assert torch.equal(again.z, batches[4].z) and torch.equal(again.y, batches[4].y)
+    assert not torch.equal(batches[0].z, batches[3].z)
+
+
+def test_online_batch_is_at_most_the_dataset(backbone, train_images, tmp_path):
+    online = online_features(backbone, train_images, tmp_path, views_per_step=300)
+    assert sorted(online.rows(0).tolist()) == list(range(24))

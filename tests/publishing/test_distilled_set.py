@@ -1,0 +1,79 @@
+import json
+
+import pytest
+import torch
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+from PIL import Image
+from sets import NASTY, make_set
+
+from hf_lgm import DistilledSet
+from hf_lgm.publishing.files import PUBLISHED_FILES
+
+
+@pytest.mark.parametrize("source_index", [None, [5, 3, 1, 0, 2, 4]])
+def test_a_folder_and_back(tmp_path, source_index):
+    written = make_set(config={"settings": {"flip": False, "crop_scale": [0.5, 1.0]}}, source_index=source_index)
+    written.results = [{"training_set": "distilled", "backbone": "b", "protocol": "p", "metric": "top-1",
+                        "mean": 1.0, "std": 0.5, "n_seeds": 5}]  # fmt: skip
+    assert sorted(PUBLISHED_FILES) == sorted(
+        str(path.relative_to(tmp_path)) for path in written.save_pretrained(tmp_path).rglob("*") if path.is_file()
+    )
+    read = DistilledSet.from_pretrained(tmp_path)
+    assert torch.equal(read.pixels(), written.pixels())
+    assert (read.config, read.results, read.class_names) == (written.config, written.results, written.class_names)
+    assert read.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (read.views.flip, read.views.crop_scale) == (False, (0.5, 1.0))
+    loaded = load_dataset(str(tmp_path))["train"]
+    assert loaded.features == written.dataset.features
+    assert loaded.column_names == written.dataset.column_names
+    if source_index:
+        assert loaded["source_index"][:] == source_index
+    assert json.loads((tmp_path / "results.json").read_text()) == written.results
+
+
+def test_writing_is_deterministic(tmp_path):
+    for name in ("a", "b"):
+        make_set().save_pretrained(tmp_path / name / "set")
+    for file in PUBLISHED_FILES:
+        assert (tmp_path / "a/set" / file).read_bytes() == (tmp_path / "b/set" / file).read_bytes()
+
+
+def test_class_names_can_not_break_the_card(tmp_path):
+    written = make_set(10, 10, class_names=NASTY)
+    written.save_pretrained(tmp_path)
+    assert load_dataset(str(tmp_path))["train"].features["label"].names == NASTY
+    card = DatasetCard.load(tmp_path / "README.md")
+    assert card.data.license == "unknown" and "{{" not in card.content and "{%" not in card.content
+
+
+def test_the_card_tells_what_is_known(tmp_path):
+    config = {
+        "settings": {"max_steps": 7}, "source": {"dataset": "demo-digits", "license": "cc-by-4.0"},
+        "backbone": {"name": "demo-vit"}, "command": "scripts/distill.py", "versions": {"torch": "1"},
+    }  # fmt: skip
+    written = make_set(config=config)
+    row = {"training_set": "distilled", "backbone": "demo | vit", "protocol": "p", "metric": "top-1"}
+    written.results = [{**row, "mean": 91.23, "std": 0.51, "n_seeds": 5}]
+    written.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    for expected in ("license: cc-by-4.0", "demo-digits in 6 images", "6 synthetic images, 2 of each of the 3 classes",
+                     "| | demo \\| vit |", "| **distilled** | **91.2 ± 0.5** |", "`max_steps=7`",
+                     "| versions | torch 1 |", "That of the real images: cc-by-4.0."):  # fmt: skip
+        assert expected in text
+
+
+def test_the_preview_stays_under_two_megabytes(tmp_path):
+    make_set(1000, 1000, size=40).save_pretrained(tmp_path)
+    assert (tmp_path / "preview.png").stat().st_size < 2_000_000
+    with Image.open(tmp_path / "preview.png") as preview:
+        assert 0.9 < preview.width / preview.height < 1.1
+
+
+def test_what_is_no_set(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a distilled set: it has no data/train-00000-of-00001.parquet"):
+        DistilledSet.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="DistilledSet: there is no folder './absent'"):
+        DistilledSet.from_pretrained("./absent")
+    with pytest.raises(OSError, match="The dataset 'user/absent' can't be fetched"):
+        DistilledSet.from_pretrained("user/absent")

@@ -1,0 +1,71 @@
+"""Where images come from, under which licence, and how the command is told without what is private."""
+
+import shutil
+
+import pytest
+from datasets import Dataset, load_dataset
+
+from hf_lgm import LabelledImages
+from hf_lgm.cli.arguments import DataArguments
+from hf_lgm.cli.inputs import source_of
+from hf_lgm.cli.parsing import published_command
+from hf_lgm.publishing.provenance import (
+    declared_license,
+    describe_images,
+    describe_source,
+    reason_to_be_private,
+)
+
+
+@pytest.mark.parametrize(
+    ("front_matter", "expected"),
+    [
+        ("license: mit", {"license": "mit", "license_declared_by": "source"}),
+        ("license: [mit, apache-2.0]", {"license": "other", "license_declared_by": "source"}),
+        ("tags: [x]", {}),
+        ("{broken", {}),
+    ],
+)
+def test_the_card_in_a_folder(tmp_path, front_matter, expected):
+    (tmp_path / "README.md").write_text(f"---\n{front_matter}\n---\n# Photos\n")
+    assert describe_source(str(tmp_path)) == expected
+
+
+def test_a_flag_goes_before_what_the_source_says(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    source = source_of(DataArguments(dataset=str(tmp_path), license="cc-by-4.0"), str(tmp_path))
+    assert source["license"] == "cc-by-4.0" and "license_declared_by" not in source
+
+
+def test_of_the_demo():
+    assert describe_source("demo-digits") == {"license": "cc-by-4.0"}
+    assert declared_license("demo-vit") == "apache-2.0" and declared_license(None) is None
+
+
+def test_the_commit_that_a_dataset_was_loaded_from(tmp_path, dataset_folder):
+    """As its copy lies in the cache of `datasets`."""
+    train = load_dataset(dataset_folder, split="train")
+    assert describe_images(LabelledImages.from_dataset(train)) == {"num_images": 24, "split": "train"}
+    commit = "0123456789" * 4
+    folder = tmp_path / "maker___photos" / "default" / "0.0.0" / commit
+    folder.mkdir(parents=True)
+    shutil.copy(train.cache_files[0]["filename"], folder / "photos-train.arrow")
+    fetched = Dataset.from_file(str(folder / "photos-train.arrow"), info=train.info)
+    described = describe_images(LabelledImages.from_dataset(fetched))
+    assert (described["dataset"], described["revision"]) == ("maker/photos", commit)
+
+
+@pytest.mark.parametrize(
+    ("license_", "is_private"),
+    [("mit", False), ("cc-by-4.0", False), ("cc-by-nc-sa-4.0", True), ("other", True), ("unknown", True)],
+)
+def test_reasons_to_be_private(license_, is_private):
+    assert (reason_to_be_private({"dataset": "d", "license": license_}) is not None) == is_private
+
+
+def test_a_command_tells_neither_folders_nor_tokens(tmp_path):
+    flags = ["--model", str(tmp_path / "net"), f"--dataset={tmp_path}", "--hub_token", "hf_secret"]
+    flags += ["--hub_token=hf_other", "--classes", "a b", "--output_dir", "outputs/run"]
+    command = published_command("python scripts/distill.py", flags)
+    assert str(tmp_path) not in command and "secret" not in command and "hf_other" not in command
+    assert command.startswith("python scripts/distill.py --model net --dataset=") and "--classes 'a b'" in command

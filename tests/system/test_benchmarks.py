@@ -1,0 +1,130 @@
+"""The scripts in benchmarks/, small."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, make_dataset
+from datasets import DatasetDict, load_from_disk
+
+from hf_lgm import load_images, select_baseline
+from hf_lgm.distillation.objectives import LabelledFeatures, probe_gradient, uniform_weights
+
+
+def run(script, *flags, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, flags)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_background_gives_the_class_away_in_training_and_misleads_in_half_of_the_test(tmp_path):
+    run("spurious_digits.py", "--output_dir", "digits", cwd=tmp_path)
+    shares = []
+    for split in load_from_disk(str(tmp_path / "digits")).values():
+        corners = np.array([np.asarray(image)[0, 0] for image in split["image"][:]], dtype=int)
+        labels, groups = np.array(split["label"][:]), np.array(split["background"][:])
+        # The colour of a class: that of most of its images with "its own" background and no ink in the corner.
+        own = np.array([np.median(corners[(labels == label) & (groups == 0)], axis=0) for label in range(10)])
+        assert len({tuple(colour) for colour in own.tolist()}) == 10
+        nearest = np.abs(corners[:, None] - own).sum(axis=2).argmin(axis=1)
+        assert ((nearest == labels) == (groups == 0)).mean() > 0.95  # some have ink in the corner
+        shares.append(groups.mean())
+    assert 0.03 < shares[0] < 0.07 and 0.4 < shares[1] < 0.6
+    _, real = load_images(str(tmp_path / "digits"), group_column_name="background")
+    assert real.group_names == ["of its class", "of another class"]
+
+
+def test_protocols(model_folder, dataset_folder, tmp_path, train_images, backbone):
+    images = select_baseline("random", backbone, train_images)
+    folder = images.save_pretrained(tmp_path / "set")
+    where = ["--model", model_folder, "--dataset", dataset_folder, "--output_dir", tmp_path]
+    printed = run("protocols.py", "--sets", folder, *where, cwd=tmp_path)
+    assert "| set | tiny-dinov2 | " in printed
+    (found,) = json.loads((tmp_path / "protocols.json").read_text())
+    assert [row["protocol"] for row in found["rows"]] == ["fast", "fresh views, lr of fast", "paper"]
+    assert found["rows"][1]["mean"] > found["rows"][2]["mean"]  # at the paper's rate, three images have not converged
+
+
+@pytest.mark.slow
+def test_speed(tmp_path):
+    flags = ["--architecture", "mobilenet", "--parts", "step", "chunks", "scale", "extraction", "--steps", 1]
+    sizes = ["--classes", 2, "--chunked_classes", 14, "--scales", "2x2x1", "--reference_scales", "2x2x1"]
+    printed = run("speed.py", *flags, *sizes, "--images", 70, cwd=tmp_path)
+    assert "| ours, one chunk | " in printed and "| reference | 2 | 2 | 1 | " in printed
+    found = json.loads((tmp_path / "speed.json").read_text())
+    rows = {row["what"]: row for row in found["step"]}
+    assert rows["reference"]["seconds"] > rows["limit"]["seconds"] > 0
+    assert all(row["peak"] >= 0 for row in found["step"] if "peak" in row)
+    assert found["chunks"][0]["chunk"] == 12 and found["chunks"][0]["times the limit"] > 1
+
+
+@pytest.mark.slow
+def test_accuracy(model_folder, dataset_folder, tmp_path):
+    """Both learn: with three classes, chance is a third."""
+    where = [
+        "--model",
+        model_folder,
+        "--dataset",
+        dataset_folder,
+        "--output_dir",
+        tmp_path / "runs",
+        "--eval_seeds",
+        1,
+    ]
+    run("accuracy.py", *where, "--step_limit", 50, "--disable_tqdm", "true", cwd=tmp_path)
+    curves = json.loads((tmp_path / "runs" / "accuracy.json").read_text())["curves"]
+    assert list(curves) == ["ours", "reference", "reference, our lr and growth"]
+    assert all([point["step"] for point in curve] == [25, 50] for curve in curves.values())
+    assert all(curve[1]["seconds"] > curve[0]["seconds"] > 0 for curve in curves.values())
+    assert (tmp_path / "runs" / "accuracy.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_objectives(model_folder, tmp_path):
+    """Each row is there once, with its runs; a second call computes what is missing alone."""
+    DatasetDict(train=make_dataset(12), test=make_dataset(2, seed=1)).save_to_disk(tmp_path / "colours")
+    shutil.copytree(model_folder, tmp_path / "another")
+    sizes = ["--image_size", 16, "--steps", 2, "--output_dir", "vae"]
+    run("autoencoder.py", "--dataset", "colours", *sizes, cwd=tmp_path)
+    where = ["--model", model_folder, "another", "--dataset", "colours", "--output_dir", "table"]
+    small = ["--step_limit", 2, "--eval_seeds", 2, "--disable_tqdm", "true", "--autoencoder", "vae"]
+    printed = run("objectives.py", *where, *small, "--rows", "one image:", cwd=tmp_path)
+    assert printed.count("\n|") == 5  # a rule, the part and its three rows
+    kept = tmp_path / "table" / "row-00.json"
+    changed = kept.stat().st_mtime_ns
+    printed = run("objectives.py", *where, *small, cwd=tmp_path)
+    assert kept.stat().st_mtime_ns == changed
+    found = json.loads((tmp_path / "table" / "objectives.json").read_text())["rows"]
+    assert len(found) == len({(row["part"], row["name"]) for row in found}) > 10
+    assert len(found[0]["seconds"]) == 3 and all(len(runs[0]) == 2 for row in found for runs in row["top1"].values())
+
+
+def test_the_reference_does_what_the_package_does():
+    """The gradient that it takes by two backward passes is the one in closed form."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from reference import Reference
+
+    torch.manual_seed(0)
+    W = torch.randn(3 * 4 * 4, 5)
+    real = torch.randint(0, 255, (12, 3, 4, 4), dtype=torch.uint8)
+    reference = Reference(lambda x: x.flatten(1) @ W, real, torch.arange(12) % 3, 4, views=2)
+    y = torch.tensor([0, 0, 1, 1, 2, 2])
+    probe = reference._probe()
+    z = torch.rand(6, 3, 4, 4)
+    found = reference._gradient(z, y, probe, True).detach()
+    features = LabelledFeatures(z.flatten(1) @ W, y, uniform_weights(y))
+    expected = probe_gradient(features, probe.weight.detach())
+    torch.testing.assert_close(found[:15].view(3, 5), expected[:, :5])
+    torch.testing.assert_close(found[15:], expected[:, 5])
+    colours = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250]], dtype=torch.uint8)[torch.arange(12) % 3]
+    real = colours[:, :, None, None].expand(12, 3, 4, 4).contiguous()
+    reference = Reference(reference.encode, real, torch.arange(12) % 3, 4, learning_rate=0.05, growth_steps=20)
+    losses = torch.stack([reference.step() for _ in range(100)])
+    assert losses[-20:].mean() < 0.5 * losses[:20].mean() and len(reference.levels) == 3
