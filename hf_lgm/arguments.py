@@ -59,8 +59,8 @@ class LGMArguments:
         init (`str`, *optional*, defaults to `"noise"`): What the images start from: `noise`, the real image nearest to
             its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub id.
         flip (`bool`, *optional*, defaults to `True`): Mirror half of the views; wrong for digits and text.
-        crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Smallest and largest area of a view, as
-            shares of the image.
+        crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Smallest and largest area of a view, two
+            shares of the image; `1 1` keeps all of it.
         noise_std (`float`, *optional*, defaults to 0.2): Standard deviation of the pixel noise that half of the views
             get, in units of [0, 1].
         noise_mean (`float`, *optional*, defaults to 0.0): Mean of that noise; 0.5 in the paper's first release.
@@ -85,7 +85,7 @@ class LGMArguments:
         eval_steps (`float`, *optional*): Steps between two evaluations; `logging_steps` where not given.
         eval_delay (`float`, *optional*, defaults to 0): Steps before the first evaluation.
         resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `auto`: the newest in `output_dir`, if
-            any.
+            any. Data and settings that decide the result must be the same.
         save_strategy (`str`, *optional*, defaults to `"steps"`): `steps`, or `no` for no checkpoints.
         save_steps (`float`, *optional*, defaults to 100): Steps between two checkpoints.
         save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep; the oldest go first.

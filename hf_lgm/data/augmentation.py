@@ -15,7 +15,7 @@ from ..distributed import to_device
 from ..randomness import seeded_generator
 from ..settings import ViewSettings
 
-# 16 MB, and four million windows: two views of one step that overlap do so shifted, and white noise has no memory.
+# 16 MB, with about four million windows. Two views may share numbers, but at other pixels, where they are independent.
 _NORMALS = 2**22
 
 

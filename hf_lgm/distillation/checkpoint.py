@@ -26,7 +26,7 @@ class Checkpoint:
         tensors (`dict[str, torch.Tensor]`): What is learned, `level.i` and `soft_labels`, with Adam's moments as
             `level.i.exp_avg` and `level.i.exp_avg_sq`, each of all n images, and Adam's `step`.
         state (`TrainerState`): Transformers' state, with the number of steps done.
-        identity (`dict`): Settings and data that decide the result.
+        identity (`dict`): Settings and data that decide the result, from [`Start.identity`].
         seconds (`float`): Time spent on the steps so far.
         chunk_size (`int`, *optional*): Images encoded at a time; changes no more than the rounding.
     """

@@ -129,12 +129,12 @@ def linear_gradient_matching(synthetic: LabelledFeatures, real: LabelledFeatures
 
 
 def ridge_and_natural_gradient(synthetic: LabelledFeatures, real: LabelledFeatures, W: torch.Tensor) -> torch.Tensor:
-    """What a ridge probe that is trained on the synthetic features loses on the real ones, and where it should point.
+    """The loss on real features of a ridge probe trained on synthetic ones, beside a matching of natural gradients.
 
     The loss is CLP-DD's (arXiv 2605.07194). Alone it fits the images to their own backbone, at the expense of others.
     So it stands beside a matching of gradients, and those of the real features are *natural* ones: multiplied by the
-    inverse of the covariance within classes. What a nearest class mean is to the former, a linear discriminant is to
-    them.
+    inverse of the covariance within classes. Plain gradients lead to the nearest class mean, natural ones to linear
+    discriminant analysis.
 
     Nothing changes where all features are multiplied by a number, or the synthetic ones are there twice.
 

