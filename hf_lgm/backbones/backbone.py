@@ -210,11 +210,8 @@ class FrozenBackbone(nn.Module):
     def compile_model(self, backend: str | None = None, mode: str | None = None) -> None:
         """Let `torch.compile` make the model faster, in place; whatever does not compile runs as before.
 
-        Two images are taken through it and back, so that what goes wrong does so here.
-
-        Args:
-            backend (`str`, *optional*): The compiler; PyTorch's default where not given.
-            mode (`str`, *optional*): Likewise.
+        Two images are taken through it and back, so that what goes wrong does so here. Backend and mode are PyTorch's
+        defaults where not given.
         """
         options: dict[str, Any] = {"backend": backend or "inductor", "mode": mode, "dynamic": False}
         method = image_method(self.model)

@@ -10,7 +10,7 @@ import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import LGMArguments
 from ..demo import DEMO_DATASET, DEMO_MODELS
@@ -18,6 +18,7 @@ from .arguments import DataArguments, ModelArguments
 from .parsing import default_output_dir, parse_arguments, prepare_output_dir, prepare_torch, published_command
 
 if TYPE_CHECKING:
+    from ..backbones.backbone import FrozenBackbone
     from ..config import LGMConfig
     from ..data.labelled_images import LabelledImages
     from ..distiller import LGMDistiller
@@ -125,10 +126,10 @@ def _check_inits_are_kept(runs: "dict[str, LGMConfig]") -> None:
 def _distil(
     runs: "dict[str, LGMConfig]",
     args: "LGMConfig",
-    through: list,
+    through: "list[FrozenBackbone]",
     train_images: "LabelledImages",
     eval_images: "LabelledImages",
-    known: dict,
+    known: dict[str, Any],
 ) -> "dict[str, LGMDistiller]":
     """Each run, trained and saved; what would be in the way is found before the first step."""
     from ..distiller import LGMDistiller
@@ -151,7 +152,7 @@ def _distil(
 
 def _compare(
     distillers: "dict[str, LGMDistiller]",
-    backbones: list,
+    backbones: "list[FrozenBackbone]",
     train_images: "LabelledImages",
     eval_images: "LabelledImages",
     args: "LGMConfig",

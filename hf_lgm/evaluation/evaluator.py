@@ -26,7 +26,7 @@ from ..publishing.results import ProbeResult
 from ..settings import ProbeProtocol, ViewSettings
 from .baselines import select_baseline
 from .probe import ViewFeatures, probe_logits, train_probes
-from .references import PROMPT, REFERENCES, NoTextError
+from .references import PROMPT, REFERENCES, NoTextError, RealImages
 from .scoring import EvalFeatures
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class Evaluator:
         }
 
         def compute() -> ProbeResult:
-            how, logits = wanted.fit(self)
+            real = RealImages(self.backbone, images.class_names, self.protocol, lambda: self.training_features)
+            how, logits = wanted.fit(real)
             return self.scored.result(name, self.backbone.name, how, logits)
 
         try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +12,35 @@ from ..backbones.backbone import FrozenBackbone
 from ..features.coresets import class_means
 from ..hub import first_line
 from ..publishing.results import ALL_REAL_IMAGES, CLASS_MEAN
+from ..settings import ProbeProtocol
 from . import classifiers
 from .classifiers import Logits
 from .probe import probe_logits, train_probes
 
-if TYPE_CHECKING:
-    from .evaluator import Evaluator
-
-# From an evaluator, with its training features, to how it was done and logits of shape (seeds, M, C).
-Fit = Callable[["Evaluator"], tuple[str, Logits]]
-
 # The first of CLIP's templates (arXiv 2103.00020); ensembles of 80 give a few points more.
 PROMPT = "a photo of a {}."
 _BATCH = 256
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """What is known of all real training images through one backbone.
+
+    Args:
+        backbone ([`FrozenBackbone`]): The backbone.
+        class_names (`list[str]`): Length C.
+        protocol ([`ProbeProtocol`]): How probes are trained.
+        features (`Callable`): Gives features (N, D), classes (N,) and C when it is asked, since they are many.
+    """
+
+    backbone: FrozenBackbone
+    class_names: list[str]
+    protocol: ProbeProtocol
+    features: Callable[[], tuple[torch.Tensor, torch.Tensor, int]]
+
+
+# From real images to how a classifier was found, and its logits of shape (seeds, M, C).
+Fit = Callable[[RealImages], tuple[str, Logits]]
 
 
 @dataclass(frozen=True)
@@ -80,26 +96,26 @@ def zero_shot_head(backbone: FrozenBackbone, class_names: list[str]) -> torch.Te
     return F.normalize(torch.cat(features), dim=1)
 
 
-def _zero_shot(evaluator: "Evaluator") -> tuple[str, Logits]:
-    head = zero_shot_head(evaluator.backbone, evaluator.eval_images.class_names)
+def _zero_shot(real: RealImages) -> tuple[str, Logits]:
+    head = zero_shot_head(real.backbone, real.class_names)
     return f"cosine with '{PROMPT}'", lambda z: F.normalize(z, dim=1)[None] @ head.to(z).T
 
 
-def _class_mean(evaluator: "Evaluator") -> tuple[str, Logits]:
-    z, y, num_classes = evaluator.training_features
+def _class_mean(real: RealImages) -> tuple[str, Logits]:
+    z, y, num_classes = real.features()
     return "no training", _of_one_seed(classifiers.nearest_class_mean(z, y, num_classes))
 
 
-def _probe_on_class_means(evaluator: "Evaluator") -> tuple[str, Logits]:
-    z, y, num_classes = evaluator.training_features
+def _probe_on_class_means(real: RealImages) -> tuple[str, Logits]:
+    z, y, num_classes = real.features()
     means = class_means(z, y, num_classes)
-    sets = means.expand(evaluator.protocol.seeds, *means.shape)
-    W, b = train_probes(lambda view: sets, torch.arange(num_classes, device=y.device), num_classes, evaluator.protocol)
-    return evaluator.protocol.training, probe_logits(W, b)
+    sets = means.expand(real.protocol.seeds, *means.shape)
+    W, b = train_probes(lambda view: sets, torch.arange(num_classes, device=y.device), num_classes, real.protocol)
+    return real.protocol.training, probe_logits(W, b)
 
 
-def _neighbours(evaluator: "Evaluator") -> tuple[str, Logits]:
-    z, y, num_classes = evaluator.training_features
+def _neighbours(real: RealImages) -> tuple[str, Logits]:
+    z, y, num_classes = real.features()
     how = "20 nearest by cosine, temperature 0.07"
     return how, _of_one_seed(classifiers.nearest_neighbours(z, y, num_classes))
 
@@ -107,8 +123,8 @@ def _neighbours(evaluator: "Evaluator") -> tuple[str, Logits]:
 def _chosen(fit: Callable[..., Logits], strengths: tuple[float, ...], word: str) -> Fit:
     """A classifier whose strength is chosen on held-out training images."""
 
-    def fitted(evaluator: "Evaluator") -> tuple[str, Logits]:
-        logits, strength = classifiers.chosen(fit, strengths, *evaluator.training_features)
+    def fitted(real: RealImages) -> tuple[str, Logits]:
+        logits, strength = classifiers.chosen(fit, strengths, *real.features())
         return f"{word} {strength:g}, chosen on held-out training images", _of_one_seed(logits)
 
     return fitted

@@ -1,4 +1,4 @@
-"""What only a GPU can show; run these where there is one: pytest tests/test_gpu.py"""
+"""What only a GPU can show; run these where there is one: pytest tests/system/test_gpu.py"""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_bf16_is_the_default_and_leaves_the_callers_model_alone(tmp_path):
 
 def test_the_chunk_is_found_and_kept(tmp_path):
     distiller = train(tmp_path, save_steps=2)
-    assert distiller.chunk_size == len(distiller.labels)
+    assert distiller.chunk_size == distiller.learned.total
     assert Checkpoint.load(tmp_path / "checkpoint-4").chunk_size == distiller.chunk_size
 
 
