@@ -148,7 +148,7 @@ def test_too_few_images_to_choose_by(backbone, real, train_images, caplog):
 def test_released_features_come_back(evaluation):
     z = evaluation.training_features[0]
     evaluation.release()
-    assert "z" not in evaluation.__dict__ and torch.equal(evaluation.training_features[0], z)
+    assert "training_features" not in evaluation.__dict__ and torch.equal(evaluation.training_features[0], z)
 
 
 @pytest.fixture(scope="module")
