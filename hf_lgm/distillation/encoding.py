@@ -11,6 +11,11 @@ from ..backbones.backbone import FrozenBackbone
 from ..config import LGMConfig
 from ..data.augmentation import random_views
 
+logger = logging.getLogger(__name__)
+
+# Part of the free memory that chunks may take: the rest is for what the allocator can't use, and what comes and goes.
+_USABLE = 0.85
+
 EncodeChunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -79,12 +84,6 @@ class ChunkedEncoding:
         """A chunk's pixels, with a gradient of their own (a slice's would be as large as all), and features."""
         pixels = self._pixels.detach()[chunk].requires_grad_()
         return pixels, self._encode(pixels, self._image_ids[chunk])
-
-
-logger = logging.getLogger(__name__)
-
-# Part of the free memory that chunks may take: the rest is for what the allocator can't use, and what comes and goes.
-_USABLE = 0.85
 
 
 def chunk_size_that_fits(backbones: Sequence[FrozenBackbone], args: LGMConfig, side: int, count: int) -> int:

@@ -26,6 +26,11 @@ from ..publishing.provenance import library_versions
 from ..randomness import seeded_generator
 from ..settings import BaselineKind
 
+logger = logging.getLogger(__name__)
+
+_PROBES = 4
+_MAX_SWEEPS = 20
+
 
 def select_baseline(
     kind: str,
@@ -147,11 +152,6 @@ def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size:
     size, ratio = backbone.image_size, backbone.preprocessing.resize_ratio
     crops = torch.stack([to_tensor(centre_crop(image, size, ratio)) for image in images.dataset["image"][:]])
     return torch.cat([backbone.encode(batch).float().cpu() for batch in crops.split(batch_size)])
-
-
-logger = logging.getLogger(__name__)
-_PROBES = 4
-_MAX_SWEEPS = 20
 
 
 def matched_rows(

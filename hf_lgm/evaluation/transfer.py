@@ -22,6 +22,10 @@ from ..randomness import seeded_generator
 from ..settings import ProbeProtocol
 from .evaluator import Evaluator
 
+# Below these a correlation over pairs of backbones says nothing.
+MIN_PAIRS, MIN_FAMILIES = 12, 2
+_MAX_PERMUTATIONS = 5040  # all of them up to seven backbones
+
 # Images that neighbours are sought among, drawn at random: the cost grows with the square of their number.
 _ALIGNED_IMAGES = 10_000
 
@@ -157,11 +161,6 @@ def matrix_of(evaluators: Sequence[Evaluator], accuracy: Sequence[Sequence[float
 
 def _rounded(values: torch.Tensor) -> Any:
     return torch.round(values.double(), decimals=4).tolist()
-
-
-# Below these a correlation over pairs of backbones says nothing.
-MIN_PAIRS, MIN_FAMILIES = 12, 2
-_MAX_PERMUTATIONS = 5040  # all of them up to seven backbones
 
 
 def mutual_knn_alignment(z_a: torch.Tensor, z_b: torch.Tensor, k: int = 10) -> float:

@@ -13,6 +13,8 @@ from ..demo import DEMO_DATASET, DEMO_MODELS
 from .provenance import backbones_of, is_hub_id, made_through
 from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
 
+_TEMPLATES = files("hf_lgm.publishing") / "templates"
+
 PAPER = "https://arxiv.org/abs/2511.16674"
 
 # Points of top-1 that the nearest class mean may be ahead without being mentioned.
@@ -204,9 +206,6 @@ def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_re
 def _size_category(rows: int) -> str:
     limits = {1000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     return next((name for limit, name in limits.items() if rows < limit), "1M<n<10M")
-
-
-_TEMPLATES = files("hf_lgm.publishing") / "templates"
 
 
 def template(name: str) -> Path:
