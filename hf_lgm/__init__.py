@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import former
+
 if TYPE_CHECKING:
     from .backbones.backbone import FrozenBackbone
     from .backbones.preprocessing import Preprocessing
@@ -55,6 +57,9 @@ _PLACES = {
     "select_baseline": "evaluation.baselines",
     "transfer_matrix": "evaluation.transfer",
 }
+
+
+former.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -287,10 +287,24 @@ Any other `torch.nn.Module` works live, if it maps images (B, 3, side, side) to 
 
 ## Preprocessing
 
-Side, mean, standard deviation and the resize before the crop are read from the image processor, without torchvision:
-where a processor has no class that works without it (DINOv3, SAM 2, TIPS v2, Sapiens 2), its `preprocessor_config.json`
-is read as it stands; for timm, `config.json`. A repository that has neither gets ImageNet's mean and standard deviation,
-and a warning. `--image_size`, `--resize_ratio`, `--image_mean` and `--image_std` override them.
+Side, mean, standard deviation, the resize before the crop, its filter and the order of the channels are read from the
+image processor, without torchvision: `do_rescale`, `rescale_factor`, `rescale_offset`, `do_normalize`, `image_mean` and
+`image_std` (a number, one or three), `include_top`, `do_flip_channel_order`, `size`, `crop_size`, `crop_pct`,
+`do_resize`, `do_center_crop`, `resample`. Then the processor is asked: what it makes of an image of that side has to be
+what was read, else it is refused by name. [Every processor of Transformers, and how far ours is from
+it](processors.md). Where it has no class that works without torchvision (DINOv3, SAM 2, TIPS v2, Sapiens 2), its
+`preprocessor_config.json`, or what `processor_config.json` says of it, is read as it stands; for timm `config.json`, with
+`crop_pct` and `interpolation`. A repository that has none gets ImageNet's mean and standard deviation, and a warning.
+`--image_size`, `--resize_ratio`, `--image_mean` and `--image_std` override what is read. A model of one channel is given
+the luminance of the images.
+
+An image that is not square is never squashed: its shortest side is resized, and the middle cropped.
+
+## Weights
+
+Weights that the checkpoint lacks, or has in another shape, are an error where the features depend on them, and none
+where they do not: a head, a pooler that is not used, a mask token. Where the names in the checkpoint have a prefix
+(`_orig_mod.` of a compiled model, `module.` of a parallel one), the error names it, and `--strip_prefix` takes it off.
 """
 
 if __name__ == "__main__":

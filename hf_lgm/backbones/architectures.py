@@ -51,7 +51,7 @@ def call_model(model: nn.Module, pixels: torch.Tensor) -> Any:
     accepted = _argument_names(model, method)
     side = pixels.shape[-1]
     if {"pixel_attention_mask", "spatial_shapes"} <= set(accepted):  # SigLIP 2 with native aspect ratio
-        return encode(**_as_patches(pixels, vision_config(model).patch_size))
+        return encode(**as_patches(pixels, vision_config(model).patch_size))
     kwargs: dict[str, Any] = {}
     if "interpolate_pos_encoding" in accepted and not _is_native(model, side):
         kwargs["interpolate_pos_encoding"] = True
@@ -68,7 +68,11 @@ def image_method(model: nn.Module) -> str:
 
 def vision_config(model: nn.Module) -> Any:
     """The configuration that says what its images are like; `None` for a module without one."""
-    config = getattr(model, "config", None)
+    return vision_config_of(getattr(model, "config", None))
+
+
+def vision_config_of(config: Any) -> Any:
+    """The part of a model's configuration that says what its images are like."""
     return getattr(config, "vision_config", config)
 
 
@@ -87,7 +91,7 @@ def _argument_names(model: nn.Module, method: str) -> list[str]:
     return list(inspect.signature(getattr(type(model), method)).parameters)
 
 
-def _as_patches(pixels: torch.Tensor, patch_size: int) -> dict[str, torch.Tensor]:
+def as_patches(pixels: torch.Tensor, patch_size: int) -> dict[str, torch.Tensor]:
     """All patches of square images, none of them padding, each flattened as (row, column, channel)."""
     batch, channels, side = pixels.shape[:3]
     grid = side // patch_size

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import logging
+import re
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast, get_args
 
 import torch
 import transformers  # whose parts are loaded when they are used
+from safetensors import SafetensorError
 from torch import nn
 
 from ..demo import demo_folder
@@ -20,6 +22,7 @@ from .architectures import call_model, image_method, prepare, takes_text, vision
 from .fingerprint import model_fingerprint
 from .pooling import default_pooling, pool
 from .preprocessing import Preprocessing
+from .weights import check_weights, without_report
 
 logger = logging.getLogger(__name__)
 _WRAP_IT = "wrap it in a torch.nn.Module that does, and pass that to FrozenBackbone"
@@ -62,9 +65,8 @@ class FrozenBackbone(nn.Module):
         self.revision: str | None = None
         self.source: str | None = None  # id or folder that it was loaded from
         device = next((parameter.device for parameter in model.parameters()), None)
-        for statistic in ("mean", "std"):
-            values = torch.tensor(getattr(preprocessing, statistic), device=device)
-            self.register_buffer(statistic, values.view(1, -1, 1, 1), persistent=False)
+        for name_of, values in zip(("mean", "std"), preprocessing.statistics(device), strict=True):
+            self.register_buffer(name_of, values, persistent=False)
         output = self._try_two_images()
         self.pooling: Pooling = pooling or default_pooling(model, output, takes_text(model), random_weights)
         try:
@@ -89,6 +91,7 @@ class FrozenBackbone(nn.Module):
         attn_implementation: str | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        strip_prefix: str | None = None,
         token: str | None = None,
     ) -> "FrozenBackbone":
         """Load from the Hub or a folder.
@@ -104,13 +107,15 @@ class FrozenBackbone(nn.Module):
             attn_implementation (`str`, *optional*): `"eager"`, `"sdpa"` and the like; Transformers' choice otherwise.
             revision (`str`, *optional*): Branch, tag or commit.
             trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the repository may run.
+            strip_prefix (`str`, *optional*): What the names of the weights begin with and should not, such as
+                `_orig_mod.` of a compiled model.
             token (`str`, *optional*): Access token; defaults to the one stored by `hf auth login`.
 
         Raises:
             FileNotFoundError: If a path is not there.
             HubError: If the repository can't be had; the message says what to do.
             ImportError: If the model needs a package that is not installed, such as timm.
-            ValueError: If it is not a vision model that `AutoModel` knows.
+            ValueError: If it is not a vision model that `AutoModel` knows, or lacks weights that its features need.
         """
         name_or_path = existing_path_or_id(name_or_path, "--model")
         source = str(demo_folder(name_or_path) or name_or_path)
@@ -118,15 +123,17 @@ class FrozenBackbone(nn.Module):
         hub_kwargs["local_files_only"] = must_use_cache(source, "model")
         try:
             config = transformers.AutoConfig.from_pretrained(source, **hub_kwargs)
-            model, info = transformers.AutoModel.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                output_loading_info=True,
-                **hub_kwargs,
-            )
-            preprocessing = Preprocessing.from_pretrained(source, config, **hub_kwargs)
+            with without_report():
+                model, info = transformers.AutoModel.from_pretrained(
+                    source,
+                    config=config,
+                    dtype=dtype,
+                    attn_implementation=attn_implementation,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # those that matter are refused below, by name
+                    **({"key_mapping": {f"^{re.escape(strip_prefix)}": ""}} if strip_prefix else {}),
+                    **hub_kwargs,
+                )
         except OSError as error:
             raise model_error(error, name_or_path) from error
         except ImportError as error:
@@ -135,13 +142,19 @@ class FrozenBackbone(nn.Module):
                 f"'{name_or_path}' needs a package that is not installed ({needed} …). For timm's models: "
                 "pip install 'hf_lgm[timm]'"
             ) from error
-        except ValueError as error:
+        except (ValueError, RuntimeError, SafetensorError) as error:  # weights of other shapes, or cut off
             raise ValueError(_explain_value(error, name_or_path)) from error
+        try:
+            preprocessing = Preprocessing.from_pretrained(source, config, image_size, **hub_kwargs)
+        except ValueError as error:
+            raise ValueError(f"'{name_or_path}': {error}") from error
         name = Path(name_or_path).name if Path(source).is_dir() else name_or_path  # a path says where, not what
         if image_size not in (None, preprocessing.image_size):
             name = f"{name}@{image_size}"
         preprocessing = preprocessing.override(image_size, resize_ratio, image_mean, image_std)
-        backbone = cls(model, preprocessing, feature_pooling, name, info["missing_keys"])
+        random_weights = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        backbone = cls(model, preprocessing, feature_pooling, name, random_weights)
+        check_weights(backbone, random_weights, info["unexpected_keys"])
         backbone.revision = cached_commit(source, revision)
         backbone.source = source
         logger.info("Backbone %s", json.dumps(backbone.describe()))
@@ -219,7 +232,7 @@ class FrozenBackbone(nn.Module):
         setattr(self.model, method, torch.compile(plain, **options))
         try:
             side = self.image_size
-            pixels = self.mean.new_zeros(2, self.mean.shape[1], side, side).requires_grad_()
+            pixels = self.mean.new_zeros(2, 3, side, side).requires_grad_()
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The .grad attribute")  # the compiler looks for one
                 self(pixels).sum().backward()
@@ -241,8 +254,10 @@ class FrozenBackbone(nn.Module):
             "dtype": str(self.dtype).removeprefix("torch."),
             "image_size": p.image_size,
             "resize_ratio": round(p.resize_ratio, 6),
-            "mean": [round(value, 6) for value in p.mean],
-            "std": [round(value, 6) for value in p.std],
+            "mean": [float(f"{value:.7g}") for value in p.mean],
+            "std": [float(f"{value:.7g}") for value in p.std],
+            "resample": p.resample,
+            **({"flip_channels": True} if p.flip_channels else {}),
         }
 
     @functools.cached_property
@@ -256,7 +271,7 @@ class FrozenBackbone(nn.Module):
 
     def _call(self, images: torch.Tensor) -> Any:
         """The model's own output of images in [0, 1]."""
-        pixels = (images - self.mean) / self.std
+        pixels = (self.preprocessing.channels_of(images) - self.mean) / self.std
         return call_model(self.model, pixels.to(self.dtype, memory_format=self._memory_format))
 
     @torch.no_grad()
@@ -268,7 +283,7 @@ class FrozenBackbone(nn.Module):
         """
         kind, side = type(self.model).__name__, self.image_size
         try:
-            output = self._call(self.mean.new_zeros(2, self.mean.shape[1], side, side))
+            output = self._call(self.mean.new_zeros(2, 3, side, side))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a model's own code may raise anything
@@ -292,7 +307,7 @@ def _is_convolutional(model: nn.Module) -> bool:
     return kinds.count(nn.Conv2d) > max(1, kinds.count(nn.Linear))
 
 
-def _explain_value(error: ValueError, name: str) -> str:
+def _explain_value(error: Exception, name: str) -> str:
     if "custom code" in str(error):
         return f"'{name}' runs code of its own. Read it, and if you trust it, add --trust_remote_code true."
     return (

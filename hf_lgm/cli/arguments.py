@@ -26,6 +26,8 @@ class ModelArguments:
         image_std (`list[float]`, *optional*): Standard deviation of the first --model's input.
         revision (`str`, *optional*): Branch, tag or commit of the first --model.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Let code of the models' repositories run.
+        strip_prefix (`str`, *optional*): What the names in a checkpoint begin with and should not, such as _orig_mod.
+            of a compiled model.
     """
 
     model: list[str] = field(default_factory=list)
@@ -36,6 +38,7 @@ class ModelArguments:
     image_std: list[float] | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    strip_prefix: str | None = None
 
 
 @dataclass

@@ -155,6 +155,7 @@ def _load(args: ModelArguments, name: str, number: int, dtype: torch.dtype) -> F
         image_size=int(side) if side else args.image_size,
         resize_ratio=args.resize_ratio,
         trust_remote_code=args.trust_remote_code,
+        strip_prefix=args.strip_prefix,
         dtype=dtype,
         **(only_first if number == 0 else {}),
     )

@@ -32,13 +32,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def centre_crop(image: Image.Image, size: int, resize_ratio: float) -> Image.Image:
-    """The middle `size` x `size` pixels of an image whose shortest side is resized to `resize_ratio * size`."""
+def centre_crop(image: Image.Image, size: int, resize_ratio: float, resample: str = "bicubic") -> Image.Image:
+    """The middle `size` x `size` pixels of an image whose shortest side is resized to `resize_ratio * size`.
+
+    Sides are rounded as Transformers' image processors and torchvision round them.
+    """
     image = to_rgb(image)
-    scale = round(size * resize_ratio) / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    resized, shortest = round(size * resize_ratio), min(image.size)
+    width, height = (resized if side == shortest else int(resized * side / shortest) for side in image.size)
     if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), Image.Resampling[resample.upper()])
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
 

@@ -149,18 +149,19 @@ class LabelledImages:
                 "--skip_bad_images true leaves such rows out."
             ) from error
 
-    def centre_crop(self, index: int, size: int, resize_ratio: float) -> torch.Tensor:
+    def centre_crop(self, index: int, size: int, resize_ratio: float, resample: str = "bicubic") -> torch.Tensor:
         """The centre crop of the image at an index of this selection as an 8-bit tensor of shape (3, size, size)."""
-        return to_tensor(centre_crop(self.image(index), size, resize_ratio))
+        return to_tensor(centre_crop(self.image(index), size, resize_ratio, resample))
 
-    def centre_crops(self, size: int, resize_ratio: float) -> torch.Tensor:
+    def centre_crops(self, size: int, resize_ratio: float, resample: str = "bicubic") -> torch.Tensor:
         """The centre crops of all images as 8-bit tensors, of shape (N, 3, size, size).
 
         Args:
             size (`int`): Side in pixels.
             resize_ratio (`float`): See [`Preprocessing`].
+            resample (`str`, *optional*, defaults to `"bicubic"`): Likewise.
         """
-        crops = [self.centre_crop(index, size, resize_ratio) for index in range(len(self))]
+        crops = [self.centre_crop(index, size, resize_ratio, resample) for index in range(len(self))]
         return torch.stack(crops) if crops else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
     @property

@@ -97,7 +97,7 @@ def chunk_size_that_fits(backbones: Sequence[FrozenBackbone], args: LGMConfig, s
     """
     found = []
     for backbone in backbones:
-        image = backbone.mean.new_zeros(backbone.mean.shape[1], side, side)
+        image = backbone.mean.new_zeros(3, side, side)
         encode = functools.partial(encode_views, backbone, args, 0)
         found.append(find_chunk_size(encode, image, count) or args.default_chunk_size)
     return min(found)

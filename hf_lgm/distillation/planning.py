@@ -109,7 +109,7 @@ def plan(
     ]
     num_real = size.num_train + size.num_eval
     features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
-    image = torch.empty(backbones[0].mean.shape[1], side, side, device="meta")
+    image = torch.empty(3, side, side, device="meta")
     checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.save_total_limit or max(1, args.max_steps // max(1, int(args.save_steps)))
     return Plan(
@@ -147,7 +147,7 @@ class _Passes:
     @classmethod
     def measured(cls, backbone: FrozenBackbone, args: LGMConfig, side: int, owned: int) -> "_Passes":
         """From a few random images of that side, of a process that owns so many."""
-        device, image = backbone.mean.device, torch.rand(backbone.mean.shape[1], side, side).to(backbone.mean)
+        device, image = backbone.mean.device, torch.rand(3, side, side).to(backbone.mean)
         encode = functools.partial(encode_views, backbone, args, 0)
 
         def run(count: int, with_gradient: bool) -> None:

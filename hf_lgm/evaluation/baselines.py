@@ -149,8 +149,8 @@ def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> Dist
 
 def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:
     """Features of shape (n, D) of the centre crops of a set's images."""
-    size, ratio = backbone.image_size, backbone.preprocessing.resize_ratio
-    crops = torch.stack([to_tensor(centre_crop(image, size, ratio)) for image in images.dataset["image"][:]])
+    geometry = backbone.preprocessing.geometry
+    crops = torch.stack([to_tensor(centre_crop(image, *geometry)) for image in images.dataset["image"][:]])
     return torch.cat([backbone.encode(batch).float().cpu() for batch in crops.split(batch_size)])
 
 

@@ -133,7 +133,7 @@ class ProbeModel:
     def predict(self, images: Sequence[Image.Image]) -> list[str]:
         """Names of the classes of images of any size."""
         p = self.backbone.preprocessing
-        crops = [to_tensor(centre_crop(image, p.image_size, p.resize_ratio)) for image in images]
+        crops = [to_tensor(centre_crop(image, *p.geometry)) for image in images]
         return [self.class_names[label] for label in self.logits(torch.stack(crops) / 255).argmax(dim=1)]
 
     def usage(self, name: str) -> str:
@@ -217,7 +217,7 @@ class ProbeModel:
         blots = to_images(torch.rand(8, 3, 4, 4, generator=generator))
         shapes = [(p.image_size * (1 + number % 2), p.image_size) for number in range(len(blots))]
         blots = [blot.resize(shape, Image.Resampling.BICUBIC) for blot, shape in zip(blots, shapes, strict=True)]
-        crops = [to_tensor(centre_crop(blot, p.image_size, p.resize_ratio)) for blot in blots]
+        crops = [to_tensor(centre_crop(blot, *p.geometry)) for blot in blots]
         ours = self.logits(torch.stack(crops) / 255)
         try:
             theirs = model(**image_processor(p)(blots, return_tensors="pt")).logits
@@ -236,6 +236,7 @@ def image_processor(p: Preprocessing) -> "transformers.BitImageProcessorPil":
         crop_size={"height": p.image_size, "width": p.image_size},
         image_mean=list(p.mean),
         image_std=list(p.std),
+        resample=Image.Resampling[p.resample.upper()],
     )
 
 

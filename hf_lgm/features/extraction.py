@@ -22,20 +22,18 @@ class CentreCrops(Dataset):
 
     Args:
         images ([`LabelledImages`]): The split.
-        size (`int`): Side in pixels.
-        resize_ratio (`float`): See [`Preprocessing`].
+        geometry (`tuple[int, float, str]`): Side in pixels, resize ratio and filter; see [`Preprocessing`].
     """
 
-    def __init__(self, images: LabelledImages, size: int, resize_ratio: float) -> None:
+    def __init__(self, images: LabelledImages, geometry: tuple[int, float, str]) -> None:
         self.images = images
-        self.size = size
-        self.resize_ratio = resize_ratio
+        self.geometry = geometry
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        return self.images.centre_crop(row, self.size, self.resize_ratio)
+        return self.images.centre_crop(row, *self.geometry)
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class FeatureExtractor:
         self, shards: list[torch.Tensor], backbone: FrozenBackbone, images: LabelledImages, bar: tqdm
     ) -> Iterator[torch.Tensor]:
         """The features of each shard's rows. Decoding runs ahead, and the device is waited for once per shard."""
-        pixels = CentreCrops(images, backbone.image_size, backbone.preprocessing.resize_ratio)
+        pixels = CentreCrops(images, backbone.preprocessing.geometry)
         batches = [[rows.tolist() for rows in shard.split(self.batch_size)] for shard in shards]
         order = [rows for shard in batches for rows in shard]
         workers, on_gpu = min(self.decoding_workers, len(order)), backbone.mean.is_cuda

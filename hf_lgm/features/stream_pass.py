@@ -23,8 +23,8 @@ from .stream_rows import StreamColumns, StreamRows
 
 logger = logging.getLogger(__name__)
 
-# An image as centre crops of each side and resize ratio that a backbone asks for.
-Crops = dict[tuple[int, float], torch.Tensor]
+# An image as centre crops of each side, resize ratio and filter that a backbone asks for.
+Crops = dict[tuple[int, float, str], torch.Tensor]
 
 # Rows whose chances to be kept are drawn together.
 _CHANCES = 1024
@@ -50,7 +50,7 @@ class ShardEncoding:
         self.backbones, self.caches = backbones, caches
         self.rank, self.world = share
         self.batch_size, self.shard_rows = batch_size, caches[0].shard_rows
-        self.geometries = {(p.image_size, p.resize_ratio) for p in (b.preprocessing for b in backbones)}
+        self.geometries = {backbone.preprocessing.geometry for backbone in backbones}
         self._missing: dict[int, list[int]] = {}  # for each shard the backbones it is to be encoded through
         self._pending: list[Crops] = []  # of the next batch
         self._features: list[list[torch.Tensor]] = [[] for _ in backbones]  # of this shard
@@ -87,8 +87,8 @@ class ShardEncoding:
         if not self._pending:
             return
         for i in self.backbones_for(index):
-            p = self.backbones[i].preprocessing
-            batch = torch.stack([crops[p.image_size, p.resize_ratio] for crops in self._pending])
+            geometry = self.backbones[i].preprocessing.geometry
+            batch = torch.stack([crops[geometry] for crops in self._pending])
             self._features[i].append(self.backbones[i].encode(batch).cpu())
         self._pending = []
 

@@ -22,8 +22,8 @@ CROPPED = {"do_center_crop": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [
         ),  # DINOv2
         ({**CROPPED, "size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}, 224, 1.0),  # CLIP
         ({**CROPPED, "size": 160, "crop_size": 128}, 128, 1.25),  # files of before 2022
-        ({"size": {"height": 384, "width": 384}}, 384, 256 / 224),  # ViT does not crop
-        ({"image_processor": {"size": {"height": 48, "width": 48}}}, 48, 256 / 224),  # inside a multimodal one
+        ({"size": {"height": 384, "width": 384}}, 384, 1.0),  # ViT does not crop: all of a square image
+        ({"image_processor": {"size": {"height": 48, "width": 48}}}, 48, 1.0),  # inside a multimodal one
         ({}, 32, 256 / 224),  # says nothing: the model's own
     ],
 )
@@ -49,7 +49,7 @@ def test_a_processor_without_a_class_is_read_as_json(tmp_path):
 
 def test_no_processor_is_a_warning(tmp_path, caplog):
     assert Preprocessing.from_pretrained(str(tmp_path), Dinov2Config(image_size=40)).image_size == 40
-    assert "has no preprocessor_config.json: using ImageNet's mean and std" in caplog.text
+    assert "has no preprocessor_config.json or processor_config.json: using ImageNet's mean and std" in caplog.text
 
 
 def test_the_synthetic_side_is_256_where_the_crop_is_224():

@@ -33,7 +33,7 @@ def extract(backbone, train_images, tmp_path):
 
 
 def test_features_are_the_backbones_of_the_centre_crops(extract, backbone, train_images):
-    crops = CentreCrops(train_images, SIDE, 1.0)
+    crops = CentreCrops(train_images, (SIDE, 1.0, "bicubic"))
     expected = backbone(torch.stack([crops[row] for row in range(24)]) / 255)
     torch.testing.assert_close(extract(), expected)
 
