@@ -30,6 +30,7 @@ from .distillation.checkpoint import (
 from .distillation.encoding import ChunkedEncoding, chunk_size_that_fits, encode_views
 from .distillation.initialization import Start
 from .distillation.objectives import LabelledFeatures, feature_gradient, uniform_weights
+from .distillation.output_folder import check_is_ours, check_room, remove_earlier_run
 from .distillation.real_features import real_features
 from .distillation.synthetic import SyntheticImages
 from .distributed import check_processes, gather_rows, to_device
@@ -129,9 +130,12 @@ class LGMDistiller:
 
         Raises:
             ValueError: If the checkpoint was made with other settings or data.
+            FileExistsError: If `output_dir` holds what is not of a run of ours.
             FloatingPointError: If the loss stops being a number; the last good checkpoint stays.
             HubError: If the images can't be published; they are in `output_dir` by then, or nothing was begun.
         """
+        check_is_ours(self.args.output_dir)
+        check_room(self.args.output_dir, self.learned.bytes_of_checkpoint * ((self.args.save_total_limit or 1) + 1))
         if self.args.push_to_hub and self.args.hub_dataset_id:
             self.open_repository(self.args.hub_dataset_id)
         self._begin(resume_from_checkpoint or self.args.resume_from_checkpoint)
@@ -161,6 +165,16 @@ class LGMDistiller:
             self.push_to_hub()
         last_loss = next((log["loss"] for log in reversed(self.state.log_history) if "loss" in log), float("nan"))
         return TrainOutput(self.state.global_step, last_loss, {"train_runtime": self.seconds})
+
+    def remove_earlier_run(self) -> None:
+        """Remove what an earlier run has left in `output_dir`; every process must call it.
+
+        Raises:
+            FileExistsError: If it is not of a run of ours.
+        """
+        if self.accelerator.is_main_process:
+            remove_earlier_run(self.args.output_dir)
+        self.accelerator.wait_for_everyone()
 
     def training_step(self, step: int, real: Sequence[LabelledFeatures]) -> torch.Tensor:
         """One step of linear gradient matching (paper, section 3.1): the loss, and gradients on the image parameters.

@@ -12,7 +12,7 @@ from typing import Any
 from ..demo import DEMO_MODELS
 from ..settings import BaselineKind, ViewSettings
 from .arguments import DataArguments, LoadingArguments, ModelArguments
-from .parsing import default_output_dir, parse_arguments, prepare_output_dir, prepare_torch, published_command
+from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
 
 
 @dataclass
@@ -51,6 +51,7 @@ def main() -> None:
         raise ValueError(f"Expected one --model to choose through, found {len(models)}: {', '.join(models)}.")
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
+    from ..distillation.output_folder import remove_earlier_run
     from ..evaluation.baselines import select_baseline
     from ..publishing.distilled_set import DistilledSet
     from ..publishing.provenance import describe_images
@@ -62,7 +63,7 @@ def main() -> None:
         per_class = near.images_per_class
     source = inputs.source_of(data_args, dataset)
     folder = Path(args.output_dir or default_output_dir(source["name"], kind, models, per_class))
-    prepare_output_dir(str(folder), baseline_args.overwrite, can_resume=False)
+    check_output_dir(str(folder), baseline_args.overwrite, can_resume=False)
     extractor = inputs.feature_extractor(args)
     backbones = inputs.load_backbones(model_args, models)
     train_images, _ = inputs.load_data(data_args, dataset, backbones, args, per_class)
@@ -76,6 +77,7 @@ def main() -> None:
     given = {"seed": args.seed, "neighbors_of": near, "config": config, "extractor": extractor}
     chosen = select_baseline(kind, backbones[0], train_images, per_class, **given)
     if extractor.accelerator.is_main_process:
+        remove_earlier_run(folder)
         chosen.save_pretrained(folder)
         models_and_data = f"--model {models[0]}" + (f" --dataset {data_args.dataset}" if data_args.dataset else "")
         print(f"Look at: {folder}/preview.png")

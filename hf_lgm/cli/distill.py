@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..arguments import LGMArguments
 from ..demo import DEMO_DATASET, DEMO_MODELS
 from .arguments import DataArguments, ModelArguments
-from .parsing import default_output_dir, parse_arguments, prepare_output_dir, prepare_torch, published_command
+from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
 
 if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
@@ -83,13 +83,18 @@ def main(default_config: Path | None = None) -> None:
     for run in runs.values():
         if inputs.streams(data_args, dataset):
             run.check_streaming()
-        prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
+        check_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
     backbones = inputs.load_backbones(model_args, models, dtype, run_args.eval_models)
     kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
     train_images, eval_images = inputs.load_data(data_args, dataset, backbones, args, kept_per_class)
     command = published_command("accelerate launch scripts/distill.py", sys.argv[1:])
     known = {"source": source, "command": command}
-    distillers = _distil(runs, args, backbones[: len(models)], train_images, eval_images, known)
+    distillers = _ready(runs, args, backbones[: len(models)], train_images, eval_images, known)
+    for distiller in distillers.values():  # nothing is removed before all that can be checked has been
+        if run_args.overwrite:
+            distiller.remove_earlier_run()
+        distiller.train()
+        distiller.save_model()
     distiller = distillers["distilled"]
     comparison = _compare(distillers, backbones, train_images, eval_images, args)
     if distiller.accelerator.is_main_process:
@@ -123,7 +128,7 @@ def _check_inits_are_kept(runs: "dict[str, LGMConfig]") -> None:
             raise ValueError(f"--init: '{run.init}' is also where new images are to go: give another --output_dir.")
 
 
-def _distil(
+def _ready(
     runs: "dict[str, LGMConfig]",
     args: "LGMConfig",
     through: "list[FrozenBackbone]",
@@ -131,7 +136,7 @@ def _distil(
     eval_images: "LabelledImages",
     known: dict[str, Any],
 ) -> "dict[str, LGMDistiller]":
-    """Each run, trained and saved; what would be in the way is found before the first step."""
+    """Each run, ready to begin: what would be in the way of any is found here."""
     from ..distiller import LGMDistiller
 
     distillers = {}
@@ -144,9 +149,6 @@ def _distil(
         through, (train_images, eval_images)
     ):  # what can't be read is found here
         distillers["distilled"].extractor.extract(backbone, images)
-    for distiller in distillers.values():
-        distiller.train()
-        distiller.save_model()
     return distillers
 
 

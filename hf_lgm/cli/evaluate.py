@@ -74,6 +74,7 @@ def main() -> None:
     dataset = data_args.choose(model_args.model)
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
+    from ..distillation.output_folder import TABLE_FILES, check_is_ours
     from ..evaluation.comparison import compare
     from ..evaluation.references import REFERENCES
     from ..publishing.files import DATA_FILE
@@ -85,6 +86,7 @@ def main() -> None:
     folder = Path(args.output_dir or f"outputs/{name}-evaluation")
     if (folder / DATA_FILE).exists():
         raise ValueError(f"{folder} is a set, whose results a table would replace: give another --output_dir.")
+    check_is_ours(folder, TABLE_FILES)
     backbones, failures = inputs.load_each(model_args, model_args.model or DEMO_MODELS)
     extractor = inputs.feature_extractor(args)
     most = max(images.images_per_class for images in sets.values())
@@ -128,6 +130,7 @@ def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
     from ..publishing.files import COMPARISON_FILE, RESULTS_FILE, write_json
 
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "details.json", [result.to_dict() for result in comparison.results])  # says that all is ours
     for name in ("transfer.png", "transfer.json"):
         (folder / name).unlink(missing_ok=True)
     if (folder / "table.md").exists():
@@ -143,7 +146,6 @@ def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
         write_json(folder / "transfer.json", comparison.transfer.to_dict())
     (folder / "table.md").write_text("\n".join(sections), encoding="utf-8")
     write_json(folder / RESULTS_FILE, [row for result in comparison.results for row in result.rows()])
-    write_json(folder / "details.json", [result.to_dict() for result in comparison.results])
     comparison.save_figure(folder / COMPARISON_FILE, comparison.backbones[:2])
 
 

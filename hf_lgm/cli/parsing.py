@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,31 +82,28 @@ def default_output_dir(name: str, kind: str, models: Sequence[str], images_per_c
     return f"outputs/{name}-{kind}-{through}-ipc{images_per_class}"
 
 
-def prepare_output_dir(output_dir: str, overwrite: bool, resume: str | None = None, can_resume: bool = True) -> None:
-    """Refuse to write over a run, unless it goes on or was given up; only our own files are ever removed.
+def check_output_dir(output_dir: str, overwrite: bool, resume: str | None = None, can_resume: bool = True) -> None:
+    """Refuse to write over a run, unless it goes on or was given up, and over what is not ours. Removes nothing.
 
     Args:
         output_dir (`str`): The folder.
-        overwrite (`bool`): Whether it was given up.
+        overwrite (`bool`): Whether the run was given up.
         resume (`str`, *optional*): The checkpoint that it goes on at.
         can_resume (`bool`, *optional*, defaults to `True`): Whether there is such a flag.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If there is a run, or it is to go on and was given up.
+        FileExistsError: If there is something else.
     """
-    from ..distillation.checkpoint import all_checkpoints
-    from ..publishing.files import COMPARISON_FILE, DATA_FILE, PUBLISHED_FILES, TIMELAPSE_FILE
+    from ..distillation.output_folder import check_is_ours, earlier_run
 
-    folder = Path(output_dir)
-    found = [path.name for path in all_checkpoints(folder)] + ([DATA_FILE] if (folder / DATA_FILE).exists() else [])
-    if overwrite:
-        for path in [*all_checkpoints(folder), folder / "runs"]:
-            shutil.rmtree(path, ignore_errors=True)
-        for name in (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE):
-            (folder / name).unlink(missing_ok=True)
-    elif found and not resume:
+    check_is_ours(output_dir)
+    is_own = resume is not None and (resume == "auto" or Path(resume).resolve().parent == Path(output_dir).resolve())
+    if overwrite and is_own:
+        raise ValueError("--overwrite gives up the run that --resume_from_checkpoint goes on with: give one of them.")
+    if not (overwrite or resume) and (found := earlier_run(output_dir)):
         advice = "--resume_from_checkpoint auto or --overwrite" if can_resume else "--overwrite"
-        raise ValueError(f"{folder}: found {found[-1]}: add {advice}")
+        raise ValueError(f"{output_dir}: found {found}: add {advice}")
 
 
 def published_command(launch: str, flags: Sequence[str]) -> str:

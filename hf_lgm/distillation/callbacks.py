@@ -1,6 +1,5 @@
 """What can be removed from a run without changing its result: progress, previews, the time-lapse."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers.trainer_callback import CallbackHandler
 from ..data.images import to_images
 from ..publishing.figures import PREVIEW_PIXELS, grid, save_timelapse
 from ..publishing.files import TIMELAPSE_FILE
+from .output_folder import frame_folder, frames, remove_frames
 
 _MAX_IMAGES = 100
 _FRAMES = 40
@@ -59,7 +59,7 @@ class Timelapse(TrainerCallback):
     ) -> None:
         """Forget the frames of a run that came to nothing."""
         if state.is_world_process_zero and state.global_step == 0:
-            shutil.rmtree(_frame_folder(args), ignore_errors=True)
+            remove_frames(args.output_dir)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,7 +68,7 @@ class Timelapse(TrainerCallback):
         is_due = state.global_step % max(1, state.max_steps // _FRAMES) == 0 or state.global_step == state.max_steps
         if not (state.is_world_process_zero and is_due):
             return
-        folder = _frame_folder(args)
+        folder = frame_folder(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
             images = to_images(kwargs["model"]()[:_MAX_IMAGES])
@@ -78,10 +78,6 @@ class Timelapse(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the animation."""
-        frames = sorted(_frame_folder(args).glob("*.png"))
-        if state.is_world_process_zero and frames:
-            save_timelapse(frames, Path(args.output_dir or "") / TIMELAPSE_FILE)
-
-
-def _frame_folder(args: TrainingArguments) -> Path:
-    return Path(args.output_dir or "") / "runs" / "frames"
+        found = frames(args.output_dir)
+        if state.is_world_process_zero and found:
+            save_timelapse(found, Path(args.output_dir or "") / TIMELAPSE_FILE)

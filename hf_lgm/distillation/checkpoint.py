@@ -2,8 +2,8 @@
 
 import json
 import os
-import shutil
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
 _PREFIX = "checkpoint-"
-_TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
+_FILES = _TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,18 @@ class Checkpoint:
     def save(self, output_dir: str | Path) -> Path:
         """Write to `checkpoint-<step>`, under another name until it is whole."""
         folder = self.folder(output_dir)
+        if folder.exists() and not is_checkpoint(folder):
+            raise FileExistsError(f"{folder} is somebody else's, and not written over: choose another output_dir.")
         temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        temporary.mkdir(parents=True, exist_ok=True)
         save_file(self.tensors, temporary / _TENSORS)
         self.state.save_to_json(str(temporary / _STATE))
         run = {"seconds": self.seconds, "chunk_size": self.chunk_size, "identity": self.identity}
         (temporary / _RUN).write_text(json.dumps(run, indent=2))
-        for file in temporary.iterdir():  # on the disk before the name says so, in case the machine stops
-            with file.open("rb") as handle:
+        for name in _FILES:  # on the disk before the name says so, in case the machine stops
+            with (temporary / name).open("rb") as handle:
                 os.fsync(handle.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_checkpoint(folder)
         temporary.rename(folder)
         return folder
 
@@ -115,24 +116,46 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def all_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of ours, by what is in it: other trainers' are called the same."""
+    try:
+        run = json.loads((folder / _RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(run, dict) and "identity" in run and (folder / _TENSORS).is_file()
+
+
+def named_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Whatever in a folder is called as checkpoints are, anybody's, oldest first."""
     found = [path for path in Path(output_dir).glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
+
+
+def all_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Our checkpoints in a folder, oldest first."""
+    return [path for path in named_checkpoints(output_dir) if is_checkpoint(path)]
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove the files that we wrote, and the folder if nothing else is in it."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def remove_old_checkpoints(output_dir: str | Path, keep: int | None) -> None:
     """Leave the newest `keep`; all of them where it is `None`."""
     if keep:
         for folder in all_checkpoints(output_dir)[:-keep]:
-            shutil.rmtree(folder)
+            remove_checkpoint(folder)
 
 
 def remove_later_checkpoints(output_dir: str | Path, step: int) -> None:
     """Remove what a run that goes on from `step` will write anew."""
     for folder in all_checkpoints(output_dir):
         if int(folder.name.removeprefix(_PREFIX)) > step:
-            shutil.rmtree(folder)
+            remove_checkpoint(folder)
 
 
 def checkpoint_to_resume(output_dir: str | Path, wanted: str | Path | bool | None) -> Path | None:
@@ -143,7 +166,7 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | Path | bool | Non
         wanted (`str`, `Path` or `bool`, *optional*): A checkpoint's folder, or `True` or `"auto"` for the newest one.
 
     Raises:
-        ValueError: If `output_dir` has checkpoints and `wanted` is not given.
+        ValueError: If `output_dir` has checkpoints and `wanted` is not given, or is one of another folder.
     """
     found = all_checkpoints(output_dir)
     if wanted in (True, "auto"):
@@ -152,6 +175,11 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | Path | bool | Non
         raise ValueError(
             f"{output_dir}: found {found[-1].name}: resume_from_checkpoint=True goes on there; or choose another "
             "output_dir, or remove it."
+        )
+    if found and wanted and Path(str(wanted)).resolve().parent != Path(output_dir).resolve():
+        raise ValueError(
+            f"{output_dir}: found {found[-1].name}, of another run than {wanted}: choose another output_dir, or "
+            "--overwrite."
         )
     return Path(str(wanted)) if wanted else None
 

@@ -137,16 +137,16 @@ class DistilledSet:
         table = datasets.table.embed_table_storage(self.dataset.with_format("arrow")[:])  # bytes, not paths of files
         temporary = folder / ".train.parquet.tmp"  # outside data/, where load_dataset would see it
         Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(temporary))
-        temporary.rename(folder / DATA_FILE)
         info = {
             "features": self.dataset.features._to_yaml_list(),
             "num_examples": len(self.dataset),
             "num_classes": len(self.class_names),
             "num_bytes": table.nbytes,
-            "download_size": (folder / DATA_FILE).stat().st_size,
+            "download_size": temporary.stat().st_size,
         }
         config = {**self.config, "dataset_info": info}
-        write_json(folder / CONFIG_FILE, config)
+        write_json(folder / CONFIG_FILE, config)  # first: it says that the rest is ours
+        temporary.rename(folder / DATA_FILE)
         write_json(folder / RESULTS_FILE, self.results)
         (folder / PREVIEW_FILE).unlink(missing_ok=True)
         if self.has_images:

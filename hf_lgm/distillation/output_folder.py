@@ -1,0 +1,118 @@
+"""The folder that results go to: whose it is, and removing no more of it than what is ours.
+
+What is ours is told by what is in a file, never by its name alone: other trainers write `checkpoint-500` too.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..publishing.files import COMPARISON_FILE, CONFIG_FILE, DATA_FILE, PUBLISHED_FILES, RESULTS_FILE, TIMELAPSE_FILE
+from .checkpoint import all_checkpoints, is_checkpoint, named_checkpoints, remove_checkpoint
+
+SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE)
+TABLE_FILES = ("table.md", RESULTS_FILE, "details.json", "transfer.json", "transfer.png", COMPARISON_FILE)
+_FRAMES = "runs/frames"
+_OF_CONFIG = {"settings", "backbone", "baseline", "source", "versions"}
+
+
+def check_is_ours(folder: str | Path, written: Sequence[str] = SET_FILES) -> None:
+    """Refuse a folder in which somebody else's files are where ours would go, or that can't be written to.
+
+    Args:
+        folder (`str` or `Path`): Where results are to go; it need not be there.
+        written (`Sequence[str]`, *optional*): The files that will be written.
+
+    Raises:
+        FileExistsError: If it holds such files; the message names one.
+        PermissionError: If it can't be written to.
+    """
+    folder = Path(folder)
+    foreign = [path.name for path in named_checkpoints(folder) if not is_checkpoint(path)]
+    if not _is_ours(folder):
+        foreign += [name for name in written if (folder / name).exists()]
+    if foreign:
+        raise FileExistsError(
+            f"{folder} holds {foreign[0]}, which is not of a run of hf_lgm: choose another output_dir. Nothing was "
+            "removed."
+        )
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise PermissionError(f"output_dir: {folder} can't be written, because of {nearest}: choose another one.")
+
+
+def check_room(folder: str | Path, needed: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder (`str` or `Path`): Where it would go; it need not be there.
+        needed (`int`): Bytes.
+
+    Raises:
+        OSError: If there is less.
+    """
+    folder = Path(folder).absolute()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    if free < needed:
+        raise OSError(
+            f"output_dir: {folder} has {free / 2**20:,.0f} MB of room, and checkpoints and images need about "
+            f"{needed / 2**20:,.0f} MB: choose another disk, or a smaller save_total_limit."
+        )
+
+
+def earlier_run(folder: str | Path) -> str | None:
+    """What is left of an earlier run in a folder: its images or its last checkpoint; `None` for nothing."""
+    if (Path(folder) / DATA_FILE).exists():
+        return DATA_FILE
+    return next((path.name for path in reversed(all_checkpoints(folder))), None)
+
+
+def remove_earlier_run(folder: str | Path) -> None:
+    """Remove the files of an earlier run, and nothing else.
+
+    Raises:
+        FileExistsError: If what is there is somebody else's.
+    """
+    folder = Path(folder)
+    check_is_ours(folder)
+    for path in all_checkpoints(folder):
+        remove_checkpoint(path)
+    remove_frames(folder)
+    for name in SET_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def frame_folder(folder: str | Path | None) -> Path:
+    """Where the frames of the time-lapse are."""
+    return Path(folder or "") / _FRAMES
+
+
+def frames(folder: str | Path | None) -> list[Path]:
+    """The frames of the time-lapse, in their order."""
+    return sorted(path for path in frame_folder(folder).glob("*.png") if re.fullmatch(r"\d{6,}", path.stem))
+
+
+def remove_frames(folder: str | Path | None) -> None:
+    """Remove the frames of a run that came to nothing."""
+    for path in frames(folder):
+        path.unlink()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a set, a table, a checkpoint or a time-lapse of ours is in it."""
+    config, details = _json_of(folder / CONFIG_FILE), _json_of(folder / "details.json")
+    is_set = isinstance(config, dict) and bool(_OF_CONFIG & set(config))
+    is_table = isinstance(details, list) and all(isinstance(row, dict) and "training_set" in row for row in details)
+    return is_set or is_table or bool(all_checkpoints(folder) or frames(folder))
+
+
+def _json_of(path: Path) -> Any:
+    """What a file holds; `None` where it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
