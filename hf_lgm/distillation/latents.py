@@ -106,10 +106,13 @@ class LatentImages(SyntheticImages):
         found = output.latents if hasattr(output, "latents") else output.latent_dist.mode()
         return (found - shift) * scale
 
-    def _statistics(self) -> tuple[float, float]:
-        """What latents are multiplied by and moved by, so that they are about standard normal."""
-        config = self.autoencoder.config
-        return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
+    def _statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What latents are multiplied by and moved by, so that they are about standard normal: one or per channel."""
+        config, like = self.autoencoder.config, self.levels[0]
+        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        shift = (getattr(config, "shift_factor", None) or 0.0) if mean is None else mean
+        scale = config.scaling_factor / like.new_tensor(1.0 if std is None else std)
+        return scale.view(-1, 1, 1), like.new_tensor(shift).view(-1, 1, 1)
 
 
 def _resized(images: torch.Tensor, size: int) -> torch.Tensor:

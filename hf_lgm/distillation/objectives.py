@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..randomness import seeded_generator
 from ..settings import Objective
 
 # Numbers that are held at a time, such as logits, while something is summed over all real features.
@@ -160,7 +161,7 @@ def ridge_probe_loss(synthetic: LabelledFeatures, real: LabelledFeatures) -> tor
     """
     W, b = ridge_probe(synthetic)
     with torch.no_grad():
-        some = slice(None, None, -(-len(real.z) // _TEMPERATURE_ROWS))
+        some = _temperature_rows(len(real.z), real.z.device)
         few = LabelledFeatures(real.z[some], real.y[some], real.weight[some])
         scale = _best_scale(next(few.blocks(W, 1)), W, b)
         # Blocks of real features leave no graph: their whole gradient is that for the probe.
@@ -168,6 +169,15 @@ def ridge_probe_loss(synthetic: LabelledFeatures, real: LabelledFeatures) -> tor
         loss = _cross_entropy(real, scale * W, scale * b)
     along = scale * (gradient * torch.cat([W, b[:, None]], dim=1)).sum()
     return loss + along - along.detach()
+
+
+@functools.lru_cache(maxsize=4)
+def _temperature_rows(total: int, device: torch.device) -> torch.Tensor | slice:
+    """Rows to fit the temperature on, drawn once: every so many-th would be all of one class in sorted cycles."""
+    if total <= _TEMPERATURE_ROWS:
+        return slice(None)
+    rows = torch.randperm(total, generator=seeded_generator(0, "temperature"))[:_TEMPERATURE_ROWS]
+    return rows.sort().values.to(device)
 
 
 def ridge_probe(features: LabelledFeatures) -> tuple[torch.Tensor, torch.Tensor]:

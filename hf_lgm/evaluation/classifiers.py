@@ -40,6 +40,8 @@ def nearest_neighbours(
 ) -> Logits:
     """DINO's vote (arXiv 2104.14294): the k most similar images by cosine, each with exp(cosine / temperature).
 
+    A class without a vote has -inf: it is no prediction.
+
     Args:
         z (`torch.Tensor`): Shape (N, D), real features.
         y (`torch.Tensor`): Shape (N,), their classes.
@@ -54,7 +56,8 @@ def nearest_neighbours(
         for block in F.normalize(queries, dim=1).split(max(1, _MAX_SIMILARITIES // len(bank))):
             similarity, rows = (block @ bank.T).topk(k, dim=1)
             weights = ((similarity - 1) / temperature).exp()  # the same votes, without overflow
-            counted.append(weights.new_zeros(len(block), num_classes).scatter_add_(1, y[rows], weights))
+            sums = weights.new_zeros(len(block), num_classes).scatter_add_(1, y[rows], weights)
+            counted.append(sums.masked_fill(sums == 0, -torch.inf))
         return torch.cat(counted)
 
     return votes

@@ -49,13 +49,14 @@ class EvalFeatures:
             training_set (`str`): See [`ProbeResult`], also for the next two.
             backbone (`str`): Likewise.
             protocol (`str`): Likewise.
-            logits (`Callable`): Logits of shape (seeds, M, C) of features of shape (M, D).
+            logits (`Callable`): Logits of shape (seeds, M, C) of features of shape (M, D); -inf for a class that is
+                not predicted at all.
         """
         num_classes = len(self.class_names)
         k = 5 if num_classes > 5 else 1
         rows = max(1, _MAX_LOGITS // num_classes)  # at a time
         batches = zip(self.z.split(rows), self.y.split(rows), strict=True)
-        best = torch.cat([logits(z).topk(k, dim=-1).indices == y[None, :, None] for z, y in batches], dim=1)
+        best = torch.cat([_among_best(logits(z), y, k) for z, y in batches], dim=1)
         hits = best[..., 0]  # (seeds, N)
         scores = {"top-1": accuracy(hits)}
         if k > 1:
@@ -73,6 +74,12 @@ class EvalFeatures:
             per_group = dict(zip(names, _mean_percent(shares), strict=True))
         accuracies = {metric: (100 * values).tolist() for metric, values in scores.items()}
         return ProbeResult(training_set, backbone, protocol, accuracies, per_class, per_group)
+
+
+def _among_best(logits: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
+    """Which of the k best predictions is right, of shape (seeds, M, k), for logits (seeds, M, C) and classes (M,)."""
+    best = logits.topk(k, dim=-1)
+    return (best.indices == y[None, :, None]) & (best.values > -torch.inf)
 
 
 def _mean_percent(shares: torch.Tensor) -> list[float]:

@@ -117,3 +117,48 @@ def test_what_is_no_autoencoder(model_folder, tmp_path):
         LGMConfig(str(tmp_path), vae="user/vae")
     with pytest.raises(ValueError, match="parameterization='latent' and vae belong together"):
         LGMConfig(str(tmp_path), parameterization="latent")
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {"scaling_factor": 0.18215},
+        {"scaling_factor": 0.3611, "shift_factor": 0.1159},
+        {"scaling_factor": 0.5, "latents_mean": [-1.6, 0.2, -0.7, -0.9], "latents_std": [8.4, 6.1, 5.8, 4.5]},
+        {"scaling_factor": 0.5, "latents_std": [8.4, 6.1, 5.8, 4.5]},
+    ],
+    ids=str,
+)
+def test_latents_are_those_of_a_diffusion_pipeline(tmp_path, statistics):
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=2, latent_channels=4, **blocks, **statistics)
+    vae.save_pretrained(tmp_path / "vae")
+    autoencoder = load_autoencoder(str(tmp_path / "vae"))
+    images, pixels = LatentImages(range(2), SIDE, 0, autoencoder), torch.rand(2, 3, SIDE, SIDE)
+    images.start_from(pixels)
+    with torch.no_grad():
+        raw = autoencoder.encode(pixels * 2 - 1).latent_dist.mode()
+    # as the pipelines of diffusers do it: (latents - mean) * scaling_factor / std
+    mean = torch.tensor(statistics.get("latents_mean", statistics.get("shift_factor", 0.0))).view(-1, 1, 1)
+    std = torch.tensor(statistics.get("latents_std", 1.0)).view(-1, 1, 1)
+    torch.testing.assert_close(images.levels[0].detach(), (raw - mean) * statistics["scaling_factor"] / std)
+    with torch.no_grad():
+        drawn = (autoencoder.decode(raw).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(images().detach(), drawn, rtol=0, atol=1e-5)
+
+
+def test_a_moved_autoencoder_is_the_same_one(backbone, folder, tmp_path):
+    def fingerprint(where):
+        return make(backbone, where, tmp_path / "out").start.identity()["autoencoder"]
+
+    before = fingerprint(folder)
+    folder.rename(tmp_path / "elsewhere")
+    assert fingerprint(tmp_path / "elsewhere") == before
+    other = make_autoencoder("tiny")
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    other.save_pretrained(tmp_path / "other")
+    assert (
+        make(backbone, tmp_path / "other", tmp_path / "out").start.identity()["autoencoder"] != before["autoencoder"]
+    )

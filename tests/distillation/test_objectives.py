@@ -12,6 +12,7 @@ from hf_lgm.distillation.objectives import (
     RIDGE_WEIGHT,
     SHRINKAGE,
     LabelledFeatures,
+    _temperature_rows,
     balanced_weights,
     feature_gradient,
     linear_gradient_matching,
@@ -232,3 +233,12 @@ def test_parts_are_classes_of_their_own_to_what_is_matched(objective):
     assert right < wrong - 0.3
     if objective == "lgm":
         assert right < 1e-12
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 10])
+def test_the_temperature_is_fitted_on_all_classes_of_periodic_labels(num_classes):
+    total = 10 * 4096
+    labels = torch.arange(total) % num_classes
+    counts = torch.bincount(labels[_temperature_rows(total, torch.device("cpu"))], minlength=num_classes)
+    assert counts.sum() == 4096 and counts.min() > 0.8 * 4096 / num_classes
+    assert labels[_temperature_rows(4096, torch.device("cpu"))].shape == (total,)  # few enough: all of them

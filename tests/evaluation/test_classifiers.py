@@ -18,6 +18,7 @@ from hf_lgm.evaluation.classifiers import (
     nearest_neighbours,
     ridge_regression,
 )
+from hf_lgm.evaluation.scoring import EvalFeatures
 from hf_lgm.features.coresets import class_means
 
 CLASSES, DIM = 7, 12
@@ -51,7 +52,7 @@ def test_nearest_class_mean_is_nearest_centroid(blobs):
 def test_nearest_neighbours_vote_as_in_scikit_learn(blobs, k):
     z, y, other = blobs
     voters = KNeighborsClassifier(min(k, len(z)), metric="cosine", weights=lambda distance: np.exp(-distance / 0.07))
-    votes = nearest_neighbours(z, y, CLASSES, k)(other)
+    votes = nearest_neighbours(z, y, CLASSES, k)(other).clamp(min=0)  # -inf where there is none
     expected = torch.from_numpy(voters.fit(z, y).predict_proba(other))
     differs = (votes / votes.sum(dim=1, keepdim=True) - expected).abs().amax(dim=1) > 1e-4
     assert differs.sum() <= 1  # of 350: the last of the k may be a tie in float32
@@ -118,3 +119,20 @@ def test_a_class_of_one_image_is_kept():
     kept, held_out = classifiers._hold_out(y, 3)
     assert sorted([*kept.tolist(), *held_out.tolist()]) == list(range(11)) and 10 in kept.tolist()
     assert chosen(discriminant_analysis, SHRINKAGES, z, y, 3)[0](z).shape == (11, 3)
+
+
+def test_a_class_without_a_vote_is_no_prediction():
+    """Ten classes, and images of nine of them that look like the first: none of the first five is right."""
+    centres = 10 * torch.eye(10, 16)
+    noise = torch.randn(10, 30, 16, generator=torch.Generator().manual_seed(0))
+    z, y = (centres[:, None] + 0.01 * noise).flatten(0, 1), torch.arange(10).repeat_interleave(30)
+    votes = nearest_neighbours(z, y, 10)
+    queries = centres[0] + 0.01 * torch.randn(90, 16, generator=torch.Generator().manual_seed(1))
+    labels = 1 + torch.arange(90) % 9
+    assert (votes(queries) > -torch.inf).sum(dim=1).eq(1).all()
+    scored = EvalFeatures(queries, labels, [str(label) for label in range(10)])
+    result = scored.result("k nearest neighbours", "backbone", "protocol", lambda features: votes(features)[None])
+    assert {metric: values for metric, values in result.accuracies.items() if metric != "macro"} == {
+        "top-1": [0.0],
+        "top-5": [0.0],
+    }

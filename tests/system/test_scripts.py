@@ -234,7 +234,12 @@ def test_an_existing_run_is_not_written_over(finished, run_here, model_folder, d
     assert run_here(*flags, "--overwrite")[1] is None and "Going on" not in caplog.text
     folder = Path(flags[flags.index("--output_dir") + 1])
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for mistake in (["--model", "no/such"], ["--eval_split", "nothing"], ["--init", "no/set"], ["--images_per_class", "99"]):
+    for mistake in (
+        ["--model", "no/such"],
+        ["--eval_split", "nothing"],
+        ["--init", "no/set"],
+        ["--images_per_class", "99"],
+    ):
         assert run_here(*flags, "--overwrite", *mistake)[1], mistake  # and nothing of the old run is lost
     assert run_here(*flags, "--overwrite", "--resume_from_checkpoint", "auto")[1].count("give one of them") == 1
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
