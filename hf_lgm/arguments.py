@@ -61,6 +61,8 @@ class LGMArguments:
         flip (`bool`, *optional*, defaults to `True`): Mirror half of the views; wrong for digits and text.
         crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Smallest and largest area of a view, two
             shares of the image; `1 1` keeps all of it.
+        bounded_crops (`bool`, *optional*, defaults to `True`): Keep views within the image; else, as in the paper's
+            code, 14 % of them are wider or higher, with black beside it.
         noise_std (`float`, *optional*, defaults to 0.2): Standard deviation of the pixel noise that half of the views
             get, in units of [0, 1].
         noise_mean (`float`, *optional*, defaults to 0.0): Mean of that noise; 0.5 in the paper's first release.
@@ -133,6 +135,7 @@ class LGMArguments:
     views_per_step: int = 10
     flip: bool = True
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    bounded_crops: bool = True
     noise_std: float = 0.2
     noise_mean: float = 0.0
     real_features: RealFeatures = "cached"
@@ -206,7 +209,13 @@ class LGMArguments:
     def views(self) -> ViewSettings:
         """How views of the synthetic images are made."""
         areas: Any = self.crop_scale
-        return ViewSettings(self.flip, areas, noise_std=self.noise_std, noise_mean=self.noise_mean)
+        return ViewSettings(
+            self.flip,
+            areas,
+            noise_std=self.noise_std,
+            noise_mean=self.noise_mean,
+            bounded_crops=self.bounded_crops,
+        )
 
     def check_streaming(self) -> None:
         """Refuse settings that need the real images more than once.

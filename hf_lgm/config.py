@@ -30,6 +30,7 @@ DECIDING = (
     "views_per_step",
     "flip",
     "crop_scale",
+    "bounded_crops",
     "noise_std",
     "noise_mean",
     "real_features",
@@ -93,6 +94,7 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
         settings = {
             "max_steps": 5000,
             "learning_rate": 2e-3,
+            "bounded_crops": False,
             "real_features": "online",
             "balance_classes": False,
             "cluster_classes": False,

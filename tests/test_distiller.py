@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -181,6 +182,7 @@ def test_images_that_are_not_finite_are_not_saved(make, tmp_path):
     [
         ({"learning_rate": 0.5}, "learning_rate=0.02 there, 0.5 now"),
         ({"images_per_class": 2}, "images_per_class=1 there, 2 now"),
+        ({"bounded_crops": False}, "bounded_crops=True there, False now"),
         ({"model": FrozenBackbone(make_vit(1), Preprocessing(SIDE))}, "backbone="),
     ],
 )
@@ -188,6 +190,17 @@ def test_other_settings_do_not_go_on(make, change, message):
     make(max_steps=4).train()
     with pytest.raises(ValueError, match=f"made with other settings: .*{message}.*--overwrite"):
         make(max_steps=4, **change).train(resume_from_checkpoint="auto")
+
+
+def test_a_checkpoint_from_before_there_was_a_setting_goes_on_at_its_default(make, tmp_path):
+    make(max_steps=4).train()
+    run = tmp_path / "out" / "checkpoint-4" / "run.json"
+    saved = json.loads(run.read_text())
+    del saved["identity"]["bounded_crops"]
+    run.write_text(json.dumps(saved))
+    make(max_steps=4).train(resume_from_checkpoint="auto")
+    with pytest.raises(ValueError, match="bounded_crops=True there, False now"):
+        make(max_steps=4, bounded_crops=False).train(resume_from_checkpoint="auto")
 
 
 def test_what_does_not_decide_the_result_may_change(make):
