@@ -56,6 +56,8 @@ class LGMArguments:
         vae (`str`, *optional*): Its Hub id or folder: an `AutoencoderKL` or `AutoencoderTiny` of diffusers, such as
             madebyollin/taesd, or a pipeline with one.
         growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
+        growth_steps (`int`, *optional*): Steps between two levels in place of that, the first after one step more, as
+            in the paper's code: there 200.
         init (`str`, *optional*, defaults to `"noise"`): What the images start from: `noise`, the real image nearest to
             its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub id.
         flip (`bool`, *optional*, defaults to `True`): Mirror half of the views; wrong for digits and text.
@@ -131,6 +133,7 @@ class LGMArguments:
     parameterization: Parameterization = "pyramid"
     vae: str | None = None
     growth_share: float = 0.32
+    growth_steps: int | None = None
     init: str = "noise"
     views_per_step: int = 10
     flip: bool = True
@@ -231,7 +234,7 @@ class LGMArguments:
                 )
 
     def _check_values(self) -> None:
-        for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size"):
+        for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size", "growth_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}.")

@@ -124,6 +124,18 @@ def test_growth_is_spread_over_its_share(make):
     assert grown == [1, 1, 2, 2, 3, 3, 4, 4] + [5] * 12  # 1, 2, 4, 8, 16 pixels: four times in eight steps
 
 
+def test_growth_every_so_many_steps_is_the_papers(make):
+    """The first level after one step more, whatever the side and the length of the run."""
+    grown = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            grown.append(len(model.levels))
+
+    make(max_steps=15, growth_steps=3, callbacks=[Watch()]).train()
+    assert grown == [1] * 4 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 2
+
+
 def test_checkpoints_are_pruned_and_whole(make, tmp_path):
     make(save_total_limit=2, save_steps=2).train()
     assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-10", "checkpoint-12"]
