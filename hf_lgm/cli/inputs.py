@@ -145,8 +145,6 @@ def measure(args: DataArguments, dataset: str, backbones: list[FrozenBackbone], 
 def _load(args: ModelArguments, name: str, number: int, dtype: torch.dtype) -> FrozenBackbone:
     only_first: dict[str, Any] = {
         "feature_pooling": args.feature_pooling,
-        "image_mean": args.image_mean,
-        "image_std": args.image_std,
         "revision": args.revision,
     }
     name, _, side = name.partition("@")
@@ -154,6 +152,8 @@ def _load(args: ModelArguments, name: str, number: int, dtype: torch.dtype) -> F
         name,
         image_size=int(side) if side else args.image_size,
         resize_ratio=args.resize_ratio,
+        image_mean=args.image_mean,
+        image_std=args.image_std,
         trust_remote_code=args.trust_remote_code,
         dtype=dtype,
         **(only_first if number == 0 else {}),
