@@ -106,6 +106,12 @@ def test_objectives(model_folder, tmp_path):
     assert kept.stat().st_mtime_ns == changed
     found = json.loads((tmp_path / "table" / "objectives.json").read_text())["rows"]
     assert len(found) == len({(row["part"], row["name"]) for row in found}) > 10
+    held_out = ["--held_out", "true", "--run_seeds", 7, 8, "--rows", "one image: ridge", "--output_dir", "chosen"]
+    run("objectives.py", *where, *small, *held_out, cwd=tmp_path)  # the last of two --output_dir counts
+    (chosen,) = json.loads((tmp_path / "chosen" / "objectives.json").read_text())["rows"]
+    assert len(chosen["seconds"]) == 2
+    made = json.loads((tmp_path / "chosen" / "row-01" / "seed-8" / "lgm_config.json").read_text())
+    assert made["source"]["num_images"] == 30 and made["settings"]["seed"] == 8  # of 36, six are held out
     assert len(found[0]["seconds"]) == 3 and all(len(runs[0]) == 2 for row in found for runs in row["top1"].values())
 
 
