@@ -5,6 +5,9 @@ python benchmarks/objectives.py --model MODEL_A MODEL_B MODEL_C --dataset PATH_O
 Every set is distilled through the first backbone, one of them through the first two, in as many steps and views; the
 columns are probes through all. A row that is found in the output folder is not computed again, so that a benchmark
 that was stopped goes on, and two of them may share the rows: --rows 'one image:' kmeans.
+
+To choose settings, --held_out true scores on training images that are kept aside; report what was chosen on the test
+images, with other --run_seeds, in another --output_dir.
 """
 
 import dataclasses
@@ -26,7 +29,6 @@ from hf_lgm.cli.inputs import feature_extractor, load_backbones, load_data
 from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
 from hf_lgm.evaluation.evaluator import Evaluator
 
-SEEDS = (42, 1, 2)
 STEPS, VIEWS = 400, 5  # views of each image in each step
 LONGER = {"max_steps": 800, "views_per_step": 10}
 SOFT = {"label_learning_rate": 1e-3}
@@ -40,7 +42,8 @@ class Row:
         part (`str`): Rows of one part are compared with each other.
         name (`str`): What it is called.
         settings (`dict`): Other settings than 400 steps of five views.
-        seeds (`tuple[int, ...]`, *optional*): One run of each; mean and standard deviation are over all probes.
+        runs (`int`, *optional*, defaults to 1): How many runs, each with a seed of its own; a standard deviation is
+            over them, of one run over its probes.
         backbones (`int`, *optional*, defaults to 1): How many it is distilled through.
         baseline (`str`, *optional*): Real images instead, chosen through the first.
     """
@@ -48,7 +51,7 @@ class Row:
     part: str
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-    seeds: tuple[int, ...] = SEEDS[:1]
+    runs: int = 1
     backbones: int = 1
     baseline: str | None = None
 
@@ -60,8 +63,8 @@ def rows(vae: str | None) -> Iterator[Row]:
         "ridge": {"objective": "ridge"},
     }
     for name, settings in objectives.items():
-        yield Row("one image", name, settings, SEEDS)
-    yield Row("one image", "lgm, probe_std 0 (SFM)", {"probe_std": 0.0}, SEEDS)
+        yield Row("one image", name, settings, runs=3)
+    yield Row("one image", "lgm, probe_std 0 (SFM)", {"probe_std": 0.0}, runs=3)
     for name in ("lgm", "ridge"):
         yield Row("one image, longer", f"{name}, 800 x 10", {**objectives[name], **LONGER})
     for count, part in ((5, "five images"), (10, "ten images")):
@@ -88,6 +91,8 @@ class TableArguments:
     rows: list[str] = field(default_factory=list, metadata={"help": "Only those with one of these in 'part: name'."})
     autoencoder: str | None = field(default=None, metadata={"help": "Of latents, which are left out without it."})
     step_limit: int = field(default=10_000, metadata={"help": "Stop every run after so many steps."})
+    run_seeds: list[int] = field(default_factory=lambda: [42, 1, 2], metadata={"help": "Of the runs of a row."})
+    held_out: bool = field(default=False, metadata={"help": "Score on a fifth of the training images, to choose by."})
 
 
 def run(
@@ -108,11 +113,13 @@ def run(
     return images, time.perf_counter() - started
 
 
-def measure(row: Row, evaluators: list[Evaluator], train: LabelledImages, args: LGMConfig, folder: Path) -> dict:
+def measure(
+    row: Row, evaluators: list[Evaluator], train: LabelledImages, args: LGMConfig, folder: Path, seeds: list[int]
+) -> dict:
     """Top-1 of all probes through each backbone, and the seconds of each run."""
     backbones = [evaluator.backbone for evaluator in evaluators]
     found: dict[str, Any] = {"part": row.part, "name": row.name, "settings": row.settings, "seconds": [], "top1": {}}
-    for seed in row.seeds:
+    for seed in seeds[: row.runs]:
         images, seconds = run(row, seed, backbones, train, args, folder / f"seed-{seed}")
         found["seconds"].append(round(seconds, 1))
         for evaluator in evaluators:
@@ -148,6 +155,8 @@ def main() -> None:
     args.max_steps = own.step_limit
     backbones = load_backbones(model_args, model_args.model)
     train, eval_images = load_data(data_args, data_args.choose(model_args.model), backbones, args)
+    if own.held_out:
+        train, eval_images = train.hold_out(0.2, args.seed)
     protocol = args.probe_protocol
     extractor = feature_extractor(args)
     evaluators = [Evaluator(each, eval_images, protocol=protocol, extractor=extractor) for each in backbones]
@@ -156,7 +165,7 @@ def main() -> None:
         path = folder / f"row-{number:02}.json"
         if not path.exists() and (not own.rows or any(each in f"{row.part}: {row.name}" for each in own.rows)):
             folder.mkdir(parents=True, exist_ok=True)
-            measured = measure(row, evaluators, train, args, folder / f"row-{number:02}")
+            measured = measure(row, evaluators, train, args, folder / f"row-{number:02}", own.run_seeds)
             path.write_text(json.dumps(measured, indent=1) + "\n")
         if path.exists():
             found.append(json.loads(path.read_text()))

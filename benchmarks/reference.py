@@ -91,17 +91,17 @@ class Reference:
         return torch.cat([gradient.flatten() for gradient in gradients])
 
     def _view(self, images: torch.Tensor) -> torch.Tensor:
-        """One random view of each: flip, resized crop, noise on half of them."""
+        """One random view of each: flip, resized crop with black beside the image, noise on half of them."""
         n, device = len(images), images.device
         area = torch.empty(n, device=device).uniform_(0.08, 1)
         ratio = torch.exp(torch.empty(n, device=device).uniform_(-1, 1) * torch.log(torch.tensor(4 / 3)).item())
-        width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        width, height = (area * ratio).sqrt(), (area / ratio).sqrt()  # not bounded by the image
         x, y = (torch.empty(2, n, device=device).uniform_(-1, 1) * (1 - torch.stack([width, height]))).unbind()
         width = width * (2 * torch.randint(2, (n,), device=device) - 1)
         zero = torch.zeros_like(x)
         affine = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
         grid = F.affine_grid(affine, (n, 3, self.size, self.size), align_corners=False)
-        views = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        views = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
         noisy = (torch.rand(n, 1, 1, 1, device=device) < 0.5).float()
         return views + 0.2 * noisy * torch.randn_like(views)
 

@@ -56,11 +56,15 @@ class LGMArguments:
         vae (`str`, *optional*): Its Hub id or folder: an `AutoencoderKL` or `AutoencoderTiny` of diffusers, such as
             madebyollin/taesd, or a pipeline with one.
         growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
+        growth_steps (`int`, *optional*): Steps between two levels in place of that, the first after one step more, as
+            in the paper's code: there 200.
         init (`str`, *optional*, defaults to `"noise"`): What the images start from: `noise`, the real image nearest to
             its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub id.
         flip (`bool`, *optional*, defaults to `True`): Mirror half of the views; wrong for digits and text.
         crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Smallest and largest area of a view, two
             shares of the image; `1 1` keeps all of it.
+        bounded_crops (`bool`, *optional*, defaults to `True`): Keep views within the image; else, as in the paper's
+            code, 14 % of them are wider or higher, with black beside it.
         noise_std (`float`, *optional*, defaults to 0.2): Standard deviation of the pixel noise that half of the views
             get, in units of [0, 1].
         noise_mean (`float`, *optional*, defaults to 0.0): Mean of that noise; 0.5 in the paper's first release.
@@ -129,10 +133,12 @@ class LGMArguments:
     parameterization: Parameterization = "pyramid"
     vae: str | None = None
     growth_share: float = 0.32
+    growth_steps: int | None = None
     init: str = "noise"
     views_per_step: int = 10
     flip: bool = True
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
+    bounded_crops: bool = True
     noise_std: float = 0.2
     noise_mean: float = 0.0
     real_features: RealFeatures = "cached"
@@ -206,7 +212,13 @@ class LGMArguments:
     def views(self) -> ViewSettings:
         """How views of the synthetic images are made."""
         areas: Any = self.crop_scale
-        return ViewSettings(self.flip, areas, noise_std=self.noise_std, noise_mean=self.noise_mean)
+        return ViewSettings(
+            self.flip,
+            areas,
+            noise_std=self.noise_std,
+            noise_mean=self.noise_mean,
+            bounded_crops=self.bounded_crops,
+        )
 
     def check_streaming(self) -> None:
         """Refuse settings that need the real images more than once.
@@ -222,7 +234,7 @@ class LGMArguments:
                 )
 
     def _check_values(self) -> None:
-        for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size"):
+        for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size", "growth_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}.")

@@ -26,10 +26,12 @@ DECIDING = (
     "parameterization",
     "vae",
     "growth_share",
+    "growth_steps",
     "init",
     "views_per_step",
     "flip",
     "crop_scale",
+    "bounded_crops",
     "noise_std",
     "noise_mean",
     "real_features",
@@ -89,10 +91,12 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
 
     @classmethod
     def paper(cls, **overrides: Any) -> "LGMConfig":
-        """The paper's protocol: 5,000 steps on random batches of real views, counted as they come."""
+        """The paper's protocol, as its authors run it: see `docs/paper.md`."""
         settings = {
-            "max_steps": 5000,
+            "max_steps": 5001,
             "learning_rate": 2e-3,
+            "growth_steps": 200,
+            "bounded_crops": False,
             "real_features": "online",
             "balance_classes": False,
             "cluster_classes": False,

@@ -26,6 +26,8 @@ class ViewSettings:
         noise_std (`float`, *optional*, defaults to 0.2): Standard deviation of the pixel noise, in units of [0, 1].
         noise_mean (`float`, *optional*, defaults to 0.0): Mean of the pixel noise; 0.5 in the paper's first release.
         noise_probability (`float`, *optional*, defaults to 0.5): Share of the views that get noise.
+        bounded_crops (`bool`, *optional*, defaults to `True`): Keep crops within the image, no wider and no higher.
+            The paper's code does not: 14 % of its views are, and what lies beside the image is black.
 
     Raises:
         ValueError: If `crop_scale` is not a range of areas.
@@ -37,6 +39,7 @@ class ViewSettings:
     noise_std: float = 0.2
     noise_mean: float = 0.0
     noise_probability: float = 0.5
+    bounded_crops: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop_scale", tuple(self.crop_scale))  # of YAML and flags it is a list

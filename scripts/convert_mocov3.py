@@ -1,11 +1,12 @@
 """Make a Transformers checkpoint of MoCo-v3's public ones, which are of a module of their own.
 
 python scripts/convert_mocov3.py --checkpoint vit-b-300ep.pth.tar --output_dir mocov3-vit-base
+python scripts/convert_mocov3.py --checkpoint model.safetensors --output_dir mocov3-vit-base
 accelerate launch scripts/distill.py --model mocov3-vit-base
 
 The checkpoints are those of https://github.com/facebookresearch/moco-v3 (CC BY-NC 4.0): `vit-s-300ep.pth.tar` and
-`vit-b-300ep.pth.tar`. Not run by us on these: tested with small ones of the same form, against the forward pass
-written out.
+`vit-b-300ep.pth.tar`; nyu-visionx/moco-v3-vit-b on the Hub holds the encoder of the latter as safetensors. Not run by
+us on these: tested with small ones of the same form, against the forward pass written out.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import BitImageProcessorPil, ViTConfig, ViTModel
 
 from hf_lgm.cli.parsing import run_command
@@ -100,17 +102,24 @@ def _query_key_value(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.T
     return [(name.replace("qkv", part), piece) for part, piece in zip("qkv", tensor.chunk(3), strict=True)]
 
 
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The parameters in a checkpoint, pickled or as safetensors."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint.get("state_dict", checkpoint)
+
+
 def main() -> None:
     """Read, convert, write a folder with weights, image processor and card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="vit-s-300ep.pth.tar or vit-b-300ep.pth.tar")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="A .pth.tar of MoCo-v3, or .safetensors.")
     parser.add_argument("--output_dir", type=Path, required=True, help="Folder to write.")
     parser.add_argument("--num_attention_heads", type=int, default=HEADS, help="12 in both of the public ones.")
     args = parser.parse_args()
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"--checkpoint: there is no file '{args.checkpoint}'.")
-    checkpoint = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
-    model = convert(checkpoint.get("state_dict", checkpoint), args.num_attention_heads)
+    model = convert(read(args.checkpoint), args.num_attention_heads)
     side = model.config.image_size
     model.save_pretrained(args.output_dir)
     BitImageProcessorPil(  # as the repository evaluates: the shorter side to 256, then the centre's 224

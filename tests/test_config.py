@@ -6,6 +6,8 @@ from transformers import TrainingArguments
 
 from hf_lgm import LGMConfig, ProbeProtocol
 from hf_lgm.arguments import LGMArguments
+from hf_lgm.backbones.preprocessing import DEFAULT_RESIZE_RATIO, IMAGENET_MEAN, IMAGENET_STD
+from hf_lgm.cli.arguments import ModelArguments
 from hf_lgm.cli.parsing import described_fields
 from hf_lgm.config import DECIDING
 
@@ -51,6 +53,7 @@ def test_refusals_say_what_to_use():
         ({"label_learning_rate": -0.1}, "label_learning_rate can't be negative"),
         ({"label_learning_rate": 0.1, "images_per_class": 2}, "use objective='ridge' or cluster_classes=False"),
         ({"real_features": "streamed"}, "real_features must be one of cached, online"),
+        ({"growth_steps": 0}, "growth_steps must be at least 1, found 0"),
         ({"growth_share": 1.5}, "growth_share is a share of the run between 0 and 1, found 1.5"),
         ({"crop_scale": [0.5, 0.1]}, "crop_scale must be two areas"),
         ({"crop_scale": [0.5]}, "crop_scale must be two areas"),
@@ -67,6 +70,9 @@ def test_values_out_of_range(settings, message):
 
 def test_the_papers_protocol_is_the_recipe(request):
     recipe = yaml.safe_load((request.config.rootpath / "recipes" / "paper.yaml").read_text())
+    of_models = {f.name: recipe.pop(f.name) for f in dataclasses.fields(ModelArguments) if f.name in recipe}
+    assert of_models["image_mean"] == list(IMAGENET_MEAN) and of_models["image_std"] == list(IMAGENET_STD)
+    assert of_models["resize_ratio"] == pytest.approx(DEFAULT_RESIZE_RATIO, abs=1e-9) and len(of_models) == 3
     assert LGMConfig.paper().own_settings() == LGMConfig(**recipe).own_settings()
     assert LGMConfig.paper().probe_protocol == LGMConfig(**recipe).probe_protocol == ProbeProtocol.named("paper")
     assert LGMConfig.paper(max_steps=7).max_steps == 7

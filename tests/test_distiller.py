@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -123,6 +124,18 @@ def test_growth_is_spread_over_its_share(make):
     assert grown == [1, 1, 2, 2, 3, 3, 4, 4] + [5] * 12  # 1, 2, 4, 8, 16 pixels: four times in eight steps
 
 
+def test_growth_every_so_many_steps_is_the_papers(make):
+    """The first level after one step more, whatever the side and the length of the run."""
+    grown = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            grown.append(len(model.levels))
+
+    make(max_steps=15, growth_steps=3, callbacks=[Watch()]).train()
+    assert grown == [1] * 4 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 2
+
+
 def test_checkpoints_are_pruned_and_whole(make, tmp_path):
     make(save_total_limit=2, save_steps=2).train()
     assert [path.name for path in all_checkpoints(tmp_path / "out")] == ["checkpoint-10", "checkpoint-12"]
@@ -181,6 +194,7 @@ def test_images_that_are_not_finite_are_not_saved(make, tmp_path):
     [
         ({"learning_rate": 0.5}, "learning_rate=0.02 there, 0.5 now"),
         ({"images_per_class": 2}, "images_per_class=1 there, 2 now"),
+        ({"bounded_crops": False}, "bounded_crops=True there, False now"),
         ({"model": FrozenBackbone(make_vit(1), Preprocessing(SIDE))}, "backbone="),
     ],
 )
@@ -188,6 +202,17 @@ def test_other_settings_do_not_go_on(make, change, message):
     make(max_steps=4).train()
     with pytest.raises(ValueError, match=f"made with other settings: .*{message}.*--overwrite"):
         make(max_steps=4, **change).train(resume_from_checkpoint="auto")
+
+
+def test_a_checkpoint_from_before_there_was_a_setting_goes_on_at_its_default(make, tmp_path):
+    make(max_steps=4).train()
+    run = tmp_path / "out" / "checkpoint-4" / "run.json"
+    saved = json.loads(run.read_text())
+    del saved["identity"]["bounded_crops"]
+    run.write_text(json.dumps(saved))
+    make(max_steps=4).train(resume_from_checkpoint="auto")
+    with pytest.raises(ValueError, match="bounded_crops=True there, False now"):
+        make(max_steps=4, bounded_crops=False).train(resume_from_checkpoint="auto")
 
 
 def test_what_does_not_decide_the_result_may_change(make):

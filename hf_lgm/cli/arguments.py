@@ -20,10 +20,11 @@ class ModelArguments:
             images.
         feature_pooling (`str`, *optional*): Of the first --model: cls, pooler, mean, gap or projection; asked of the
             model where not given.
-        image_size (`int`, *optional*): Side of the images; the processor's where not given.
-        resize_ratio (`float`, *optional*): Resize of real images before the crop; 1 keeps all of a square image.
-        image_mean (`list[float]`, *optional*): Mean of the first --model's input, in [0, 1].
-        image_std (`list[float]`, *optional*): Standard deviation of the first --model's input.
+        image_size (`int`, *optional*): Side of the images, for all models; each processor's where not given.
+        resize_ratio (`float`, *optional*): Resize of real images before the crop, for all models, those to evaluate on
+            too; 1 keeps all of a square image. Each processor's where not given.
+        image_mean (`list[float]`, *optional*): Mean of the input in [0, 1], likewise for all models.
+        image_std (`list[float]`, *optional*): Standard deviation of the input, likewise for all models.
         revision (`str`, *optional*): Branch, tag or commit of the first --model.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Let code of the models' repositories run.
         strip_prefix (`str`, *optional*): What the names in a checkpoint begin with and should not, such as _orig_mod.

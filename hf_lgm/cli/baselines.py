@@ -26,6 +26,7 @@ class BaselineArguments:
         neighbors_of (`str`, *optional*): Set whose neighbours 'neighbor' means.
         flip (`bool`, *optional*, defaults to `True`): Whether probes see half of the views mirrored.
         crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Areas of the views of probes.
+        bounded_crops (`bool`, *optional*, defaults to `True`): Whether these views are kept within the image.
         overwrite (`bool`, *optional*, defaults to `False`): Throw away an earlier set in --output_dir.
     """
 
@@ -34,6 +35,7 @@ class BaselineArguments:
     neighbors_of: str | None = None
     flip: bool = True
     crop_scale: list[float] = field(default_factory=lambda: list(ViewSettings.crop_scale))
+    bounded_crops: bool = True
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ def main() -> None:
     extractor = inputs.feature_extractor(args)
     backbones = inputs.load_backbones(model_args, models)
     train_images, _ = inputs.load_data(data_args, dataset, backbones, args, per_class)
-    views = {"flip": baseline_args.flip, "crop_scale": baseline_args.crop_scale}
+    views = {name: getattr(baseline_args, name) for name in ("flip", "crop_scale", "bounded_crops")}
     config = {
         "settings": {"images_per_class": per_class, **views},
         "source": {**source, **describe_images(train_images)},

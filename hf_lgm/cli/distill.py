@@ -6,7 +6,6 @@ accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --i
 """
 
 import dataclasses
-import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,12 +83,15 @@ def main(default_config: Path | None = None) -> None:
         if inputs.streams(data_args, dataset):
             run.check_streaming()
         check_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
-    backbones = inputs.load_backbones(model_args, models, dtype, run_args.eval_models)
+    # Scored in float32, as evaluate.py does it.
+    backbones = inputs.load_backbones(model_args, [*models, *run_args.eval_models])
+    through = [backbone.cast(dtype) for backbone in backbones[: len(models)]]
     kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
-    train_images, eval_images = inputs.load_data(data_args, dataset, backbones, args, kept_per_class)
+    all_backbones = list(dict.fromkeys([*through, *backbones]))
+    train_images, eval_images = inputs.load_data(data_args, dataset, all_backbones, args, kept_per_class)
     command = published_command("accelerate launch scripts/distill.py", sys.argv[1:])
     known = {"source": source, "command": command}
-    distillers = _ready(runs, args, backbones[: len(models)], train_images, eval_images, known)
+    distillers = _ready(runs, args, through, backbones[: len(models)], train_images, eval_images, known)
     for distiller in distillers.values():  # nothing is removed before all that can be checked has been
         if run_args.overwrite:
             distiller.remove_earlier_run()
@@ -132,11 +134,15 @@ def _ready(
     runs: "dict[str, LGMConfig]",
     args: "LGMConfig",
     through: "list[FrozenBackbone]",
+    scored: "list[FrozenBackbone]",
     train_images: "LabelledImages",
     eval_images: "LabelledImages",
     known: dict[str, Any],
 ) -> "dict[str, LGMDistiller]":
-    """Each run, ready to begin: what would be in the way of any is found here."""
+    """Each run, ready to begin: what would be in the way of any is found here.
+
+    The backbones that are distilled through and those that the images are scored by differ in precision at most.
+    """
     from ..distiller import LGMDistiller
 
     distillers = {}
@@ -145,10 +151,10 @@ def _ready(
         distillers[name] = LGMDistiller(through, run, train_images, eval_images, provenance=provenance)
     if args.push_to_hub and args.hub_dataset_id:
         distillers["distilled"].open_repository(args.hub_dataset_id)
-    for backbone, images in itertools.product(
-        through, (train_images, eval_images)
-    ):  # what can't be read is found here
-        distillers["distilled"].extractor.extract(backbone, images)
+    extractor = distillers["distilled"].extractor
+    for distilled_through, scored_by in zip(through, scored, strict=True):  # what can't be read is found here
+        extractor.extract(distilled_through, train_images)
+        extractor.extract(scored_by, eval_images)
     return distillers
 
 

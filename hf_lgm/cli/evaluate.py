@@ -39,6 +39,8 @@ class EvaluateArguments:
         flip (`bool`, *optional*): Mirror half of the views; as the first set was made where not given.
         crop_scale (`list[float]`, *optional*): Smallest and largest area of a view; as the first set was made where
             not given.
+        bounded_crops (`bool`, *optional*): Whether views are kept within the image; as the first set was made where
+            not given.
     """
 
     sets: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ class EvaluateArguments:
     eval_learning_rate: float | None = None
     flip: bool | None = None
     crop_scale: list[float] | None = None
+    bounded_crops: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.sets:
@@ -64,7 +67,8 @@ class EvaluateArguments:
         """The views that all probes are trained on: those that the first set was made with, unless told otherwise."""
         flip = made_with.flip if self.flip is None else self.flip
         areas: Any = self.crop_scale or made_with.crop_scale
-        return dataclasses.replace(made_with, flip=flip, crop_scale=areas)
+        bounded = made_with.bounded_crops if self.bounded_crops is None else self.bounded_crops
+        return dataclasses.replace(made_with, flip=flip, crop_scale=areas, bounded_crops=bounded)
 
 
 def main() -> None:

@@ -30,15 +30,14 @@ _SIZES = {DEFAULT_DATASET: "about 8 GB, ImageNet-100 with images of 160 pixels"}
 
 
 def load_backbones(
-    args: ModelArguments, names: Sequence[str], dtype: torch.dtype = torch.float32, also: Sequence[str] = ()
+    args: ModelArguments, names: Sequence[str], dtype: torch.dtype = torch.float32
 ) -> list[FrozenBackbone]:
-    """The named backbones in the given precision, and others in float32.
+    """The named backbones in the given precision.
 
     Raises:
         ValueError: If two have the same name, which would be one column of the table.
     """
-    wanted = [(name, dtype) for name in names] + [(name, torch.float32) for name in also]
-    return _named_differently([_load(args, name, number, in_) for number, (name, in_) in enumerate(wanted)])
+    return _named_differently([_load(args, name, number, dtype) for number, name in enumerate(names)])
 
 
 def load_each(args: ModelArguments, names: Sequence[str]) -> tuple[list[FrozenBackbone], dict[str, str]]:
@@ -145,8 +144,6 @@ def measure(args: DataArguments, dataset: str, backbones: list[FrozenBackbone], 
 def _load(args: ModelArguments, name: str, number: int, dtype: torch.dtype) -> FrozenBackbone:
     only_first: dict[str, Any] = {
         "feature_pooling": args.feature_pooling,
-        "image_mean": args.image_mean,
-        "image_std": args.image_std,
         "revision": args.revision,
     }
     name, _, side = name.partition("@")
@@ -154,6 +151,8 @@ def _load(args: ModelArguments, name: str, number: int, dtype: torch.dtype) -> F
         name,
         image_size=int(side) if side else args.image_size,
         resize_ratio=args.resize_ratio,
+        image_mean=args.image_mean,
+        image_std=args.image_std,
         trust_remote_code=args.trust_remote_code,
         strip_prefix=args.strip_prefix,
         dtype=dtype,

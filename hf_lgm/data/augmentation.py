@@ -49,7 +49,7 @@ def random_views(
         return images.new_zeros(0, channels, size, size)
     generators = [seeded_generator(seed, purpose, step, image_id) for image_id in image_ids]
     boxes = torch.stack([_crop_boxes(num_views, settings, g) for g in generators])  # (n, K, 4)
-    views = _crop(images, to_device(boxes.to(images.dtype), images.device), size)
+    views = _crop(images, to_device(boxes.to(images.dtype), images.device), size, settings.bounded_crops)
     if settings.noise_std == 0 and settings.noise_mean == 0 or settings.noise_probability == 0:
         return views
     drawn = torch.cat([torch.rand(num_views, 3, generator=g) for g in generators])  # (n * K, 3)
@@ -63,8 +63,9 @@ def _crop_boxes(num_views: int, settings: ViewSettings, generator: torch.Generat
     area = low + (high - low) * area
     low, high = (math.log(side) for side in settings.crop_ratio)
     ratio = torch.exp(low + (high - low) * ratio)
-    width = (area * ratio).sqrt().clamp(max=1)
-    height = (area / ratio).sqrt().clamp(max=1)
+    width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+    if settings.bounded_crops:
+        width, height = width.clamp(max=1), height.clamp(max=1)
     x = (2 * x - 1) * (1 - width)
     y = (2 * y - 1) * (1 - height)
     if settings.flip:
@@ -72,8 +73,8 @@ def _crop_boxes(num_views: int, settings: ViewSettings, generator: torch.Generat
     return torch.stack([x, y, width, height], dim=1)
 
 
-def _crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Bilinear crops of shape (n * K, 3, size, size), in one pass over each image.
+def _crop(images: torch.Tensor, boxes: torch.Tensor, size: int, bounded: bool) -> torch.Tensor:
+    """Bilinear crops of shape (n * K, 3, size, size), in one pass over each image; unbounded ones see black beside it.
 
     The K grids of an image are stacked into one tall grid, so that the image is neither copied K times nor its
     gradient summed over K copies.
@@ -84,7 +85,8 @@ def _crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:
     grid_x = (x + width * ticks)[:, :, None, :].expand(n, num_views, size, size)
     grid_y = (y + height * ticks)[:, :, :, None].expand(n, num_views, size, size)
     grid = torch.stack([grid_x, grid_y], dim=-1).reshape(n, num_views * size, size, 2)
-    crops = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    padding = "border" if bounded else "zeros"
+    crops = F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     crops = crops.reshape(n, -1, num_views, size, size).transpose(1, 2)
     return crops.reshape(n * num_views, -1, size, size)
 

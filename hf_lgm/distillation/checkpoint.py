@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
+from ..arguments import LGMArguments
+
 _PREFIX = "checkpoint-"
 _FILES = _TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
 
@@ -99,10 +101,12 @@ class Checkpoint:
             ValueError: If they differ; the message names what, with both values.
         """
         now = json.loads(json.dumps(identity))
+        defaults = {name: getattr(LGMArguments, name, None) for name in now}  # of settings that came later
+        then = defaults | self.identity
         changed = [
-            f"{name}={_shown(self.identity.get(name))} there, {_shown(now.get(name))} now"
-            for name in sorted(self.identity.keys() | now.keys())
-            if self.identity.get(name) != now.get(name)
+            f"{name}={_shown(then[name])} there, {_shown(now.get(name))} now"
+            for name in sorted(then)
+            if then[name] != now.get(name)
         ]
         if changed:
             raise ValueError(

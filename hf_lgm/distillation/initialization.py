@@ -92,15 +92,14 @@ class Start:
         return {**self.args.own_settings(), "backbone": backbones, **data}
 
     def _real_pixels(self, own: slice, extractor: FeatureExtractor) -> torch.Tensor:
-        """Random or central real images, of shape (m, 3, size, size) with values in [0, 1]."""
+        """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
         images, first, per_class = self.images, self.backbones[0], self.args.images_per_class
         if self.args.init == "random":
             rows = random_rows(images.labels, images.num_classes, per_class, self.args.seed)
         else:
             z = extractor.extract(first, images)
             rows = centroid_rows(z, images.labels, images.num_classes, per_class)
-        geometry = first.preprocessing.synthetic_size, first.preprocessing.resize_ratio
-        return images.select(rows[own]).centre_crops(*geometry) / 255
+        return images.select(rows[own]).centre_crops(first.preprocessing.synthetic_size, resize_ratio=1.0) / 255
 
 
 def earlier_set(name: str, class_names: list[str], images_per_class: int) -> DistilledSet:

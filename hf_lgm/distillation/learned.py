@@ -105,10 +105,8 @@ class Learned:
         self.optimizer = self._new_optimizer()
 
     def grow_if_due(self, step: int) -> None:
-        """Add pyramid levels, evenly spread over the start of the run; Adam starts afresh (paper, section 3.2)."""
-        span, missing_at_start = int(self.args.max_steps * self.args.growth_share), len(self.images.sides) - 1
-        due = 1 + (missing_at_start if step >= span else step * missing_at_start // span)
-        while len(self.images.levels) < due:
+        """Add the pyramid levels that are due before a step; Adam starts afresh (paper, section 3.2)."""
+        while len(self.images.levels) < self._levels_due(step):
             self.images.grow()
             self.restart_optimizer()
 
@@ -136,6 +134,14 @@ class Learned:
             step = tensors["step"].clone()
             step = step.to(parameter.device) if _is_fused(parameter) else step
             self.optimizer.state[parameter] = {"step": step, **moments}
+
+    def _levels_due(self, step: int) -> int:
+        """Levels at a step: one more every `growth_steps`, or all of them evenly spread over the start of the run."""
+        missing_at_start, every = len(self.images.sides) - 1, self.args.growth_steps
+        if every:  # the first after one step more, as in the paper's code
+            return 1 + min(missing_at_start, max(0, step - 1) // every)
+        span = int(self.args.max_steps * self.args.growth_share)
+        return 1 + (missing_at_start if step >= span else step * missing_at_start // span)
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         levels = {f"level.{number}": level for number, level in enumerate(self.images.levels)}

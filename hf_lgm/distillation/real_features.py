@@ -84,8 +84,8 @@ def _placed(features: torch.Tensor, device: torch.device) -> torch.Tensor:
 class OnlineFeatures:
     """The paper's real side: for each step a batch of real images, one random view of each.
 
-    Real images are resized and randomly cropped to the side of the synthetic ones, then viewed like them. Every image
-    is used once per epoch, and the last, incomplete batch is dropped.
+    Real images are resized (bilinear) and randomly cropped to the side of the synthetic ones, then viewed like them.
+    Every image is used once per epoch, and the last, incomplete batch is dropped.
 
     Args:
         backbone ([`FrozenBackbone`]): On the accelerator's device.
@@ -139,9 +139,8 @@ class _RandomCrops(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
         image = self.images.image(key[1])
-        scale = self.size / min(image.size)
-        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        width, height = (self.size * side // min(image.size) for side in image.size)
         x, y = torch.rand(2, generator=seeded_generator(self.seed, "real crop", *key)).tolist()
         left, top = int(x * (width - self.size + 1)), int(y * (height - self.size + 1))
-        image = image.resize((width, height), PIL.Image.Resampling.BICUBIC)
+        image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
         return to_tensor(image.crop((left, top, left + self.size, top + self.size)))

@@ -88,10 +88,9 @@ def select_baseline(
             rows = neighbor_rows(z, images.labels, _centre_features(backbone, near, extractor.batch_size), labels)
         else:
             rows = _chosen_rows(kind, z, images, images_per_class, seed, extractor.accelerator.device)
-    size, ratio = backbone.preprocessing.synthetic_size, backbone.preprocessing.resize_ratio
-    described = {"kind": kind, "images_per_class": images_per_class, "seed": seed}
+    described = {"kind": kind, "images_per_class": images_per_class, "seed": seed, "resize_ratio": 1.0}
     made = {"baseline": described, "backbone": backbone.describe(), "versions": library_versions()}
-    return real_image_set(images, rows, size, ratio, {**(config or {}), **made})
+    return real_image_set(images, rows, backbone.preprocessing.synthetic_size, config={**(config or {}), **made})
 
 
 def _chosen_rows(
@@ -110,9 +109,19 @@ def _chosen_rows(
 
 
 def real_image_set(
-    images: LabelledImages, rows: torch.Tensor, size: int, resize_ratio: float, config: dict | None = None
+    images: LabelledImages, rows: torch.Tensor, size: int, resize_ratio: float = 1.0, config: dict | None = None
 ) -> DistilledSet:
-    """Real images in the form of a distilled set: centre crops of `size` pixels, with their rows in the source."""
+    """Real images in the form of a distilled set: their central squares, with their rows in the source.
+
+    The whole square, as in the paper: what a backbone's own resize would cut off, a distilled image has too.
+
+    Args:
+        images ([`LabelledImages`]): Where they are taken from.
+        rows (`torch.Tensor`): Shape (n,), which ones.
+        size (`int`): Side in pixels.
+        resize_ratio (`float`, *optional*, defaults to 1.0): More keeps less of the square, as earlier sets did.
+        config (`dict`, *optional*): What the card says.
+    """
     chosen = images.select(rows)
     pixels, labels = chosen.centre_crops(size, resize_ratio) / 255, chosen.labels.tolist()
     return DistilledSet.from_pixels(pixels, labels, images.class_names, config, chosen.rows.tolist())
@@ -139,8 +148,9 @@ def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> Dist
         raise ValueError(f"This set has row {int(wanted.max())} of {where}; --dataset has {total} rows.")
     chosen = replace(train_images, rows=wanted, labels=rows.labels, class_names=rows.class_names, groups=None)
     made = rows.config.get("backbone", {})
-    side, ratio = made.get("image_size", 224), made.get("resize_ratio", DEFAULT_RESIZE_RATIO)
-    size = Preprocessing(side).synthetic_size
+    size = Preprocessing(made.get("image_size", 224)).synthetic_size
+    cut_as_their_backbone = made.get("resize_ratio", DEFAULT_RESIZE_RATIO)  # sets of earlier versions
+    ratio = rows.config.get("baseline", {}).get("resize_ratio", cut_as_their_backbone)
     rebuilt = real_image_set(chosen, torch.arange(len(wanted)), size, ratio, rows.config)
     if rebuilt.fingerprint != rows.config.get("images_sha256", rebuilt.fingerprint):
         raise ValueError(f"This set is rows of {where}, and --dataset has other images there: give the same revision.")

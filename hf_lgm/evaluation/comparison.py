@@ -217,6 +217,7 @@ def _real_sets(
     found = {}
     for per_class in sorted({images.images_per_class for images in sets.values()}):
         settings = {"images_per_class": per_class, "flip": views.flip, "crop_scale": list(views.crop_scale)}
+        settings |= {"bounded_crops": views.bounded_crops}
         select = functools.partial(evaluator.baseline, images_per_class=per_class, config={"settings": settings})
         for kind in _possible(baselines, per_class, evaluator.training_images):
             if kind == "random":

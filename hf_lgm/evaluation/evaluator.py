@@ -77,7 +77,8 @@ class Evaluator:
             raise ValueError(f"'{name}': sets for several seeds need the same classes in the same order.")
         views = views.without_noise()
         low, high = views.crop_scale
-        how = f"{self.protocol.description}, crops of {low:g} to {high:g}{', flips' if views.flip else ''}"
+        beyond = "" if views.bounded_crops else " and beyond the image"
+        how = f"{self.protocol.description}, crops of {low:g} to {high:g}{beyond}{', flips' if views.flip else ''}"
         described = {"sets": [images.fingerprint for images in sets], "views": asdict(views)}
         return self._result(name, {**described, "protocol": asdict(self.protocol)}, compute)
 

@@ -1,6 +1,6 @@
 """Linear probes: trained on a small set of images, scored on real ones, over seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +60,8 @@ def train_probes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights of shape (seeds, C, D) and biases of shape (seeds, C) of probes trained side by side.
 
-    Their losses are summed, so that each is trained as if it were alone.
+    Their losses are summed, so that each is trained as if it were alone; sets that are larger than a batch are shown
+    to each in an order of its own. The learning rate falls once per epoch, as in the paper.
 
     Args:
         features (`Callable`): From the number of a view to features of shape (seeds, n, D).
@@ -74,18 +75,15 @@ def train_probes(
     b = z.new_zeros(seeds, num_classes).requires_grad_()
     targets = y.expand(seeds, n) if y.ndim == 1 else y.to(z)
     optimizer = torch.optim.Adam([W, b], lr=protocol.rate(n))
-    batches = -(-n // protocol.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.epochs * batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, protocol.epochs)
     for epoch in range(protocol.epochs):
-        z = features(epoch % protocol.views)
-        for rows in _batches(n, protocol.batch_size, epoch, z.device):
-            logits = torch.einsum("smd,scd->smc", z[:, rows], W) + b[:, None]
-            wanted = targets[:, rows].flatten(0, 1)
-            loss = F.cross_entropy(logits.flatten(0, 1), wanted, reduction="sum") / logits.shape[1]
+        for z, wanted in _batches(features(epoch % protocol.views), targets, protocol.batch_size, epoch):
+            logits = torch.einsum("smd,scd->smc", z, W) + b[:, None]
+            loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(0, 1), reduction="sum") / logits.shape[1]
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            schedule.step()
+        schedule.step()
     return W.detach(), b.detach()
 
 
@@ -94,9 +92,14 @@ def probe_logits(W: torch.Tensor, b: torch.Tensor) -> Callable[[torch.Tensor], t
     return lambda z: torch.einsum("nd,scd->snc", z, W) + b[:, None]
 
 
-def _batches(n: int, batch_size: int, epoch: int, device: torch.device) -> list[torch.Tensor] | list[slice]:
-    """The rows of each step of one epoch: all of them in their order, or shuffled where they are too many."""
-    if n <= batch_size:
-        return [slice(None)]
-    order = torch.randperm(n, generator=seeded_generator(epoch, "probe rows"))
-    return list(order.to(device).split(batch_size))
+def _batches(
+    z: torch.Tensor, targets: torch.Tensor, batch_size: int, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Features (seeds, m, D) and targets (seeds, m, …) of each step of one epoch, shuffled where they are too many."""
+    seeds, n = z.shape[:2]
+    if n > batch_size:
+        generators = [seeded_generator(seed, "probe rows", epoch) for seed in range(seeds)]
+        order = torch.stack([torch.randperm(n, generator=generator) for generator in generators]).to(z.device)
+        probe = torch.arange(seeds, device=z.device)[:, None]
+        z, targets = z[probe, order], targets[probe, order]
+    return zip(z.split(batch_size, dim=1), targets.split(batch_size, dim=1), strict=True)

@@ -270,7 +270,8 @@ class DistilledSet:
         """The views it was made with, which a probe should be trained on; the paper's where it does not say."""
         settings = self.config.get("settings", {})
         low, high = settings.get("crop_scale", ViewSettings.crop_scale)
-        return ViewSettings(settings.get("flip", ViewSettings.flip), (low, high))
+        bounded = settings.get("bounded_crops", ViewSettings.bounded_crops)
+        return ViewSettings(settings.get("flip", ViewSettings.flip), (low, high), bounded_crops=bounded)
 
     def pixels(self) -> torch.Tensor:
         """The 8-bit images as a tensor of shape (n, 3, size, size) with values in [0, 1].

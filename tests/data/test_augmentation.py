@@ -1,5 +1,8 @@
+import math
+
 import pytest
 import torch
+from views import boxes, written_out
 
 from hf_lgm.data.augmentation import random_views
 from hf_lgm.settings import ViewSettings
@@ -75,3 +78,40 @@ def test_gradient_reaches_the_pixels(images):
     assert torch.autograd.gradcheck(crops, (images[:, :, :6, :6].detach().requires_grad_(),))
     crops(images).sum().backward()
     assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_views_are_those_of_an_affine_grid(bounded):
+    """Written out a second time, in float64: bounded crops repeat the edge, others have black beside it."""
+    images = torch.rand(3, 3, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = views(images, ids=[4, 0, 9], num_views=40, settings=ViewSettings(bounded_crops=bounded), step=7)
+    expected = written_out(images, [4, 0, 9], 40, 12, seed=0, step=7, bounded=bounded)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+def test_default_views_are_what_they_were(images):
+    pixels = views(images)[5, 1, 3, :4]
+    expected = torch.tensor([0.41870051622390747, 0.5163713097572327, 0.3578265607357025, 0.4984854459762573])
+    torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-6)
+
+
+def test_a_seventh_of_unbounded_crops_are_larger_than_the_image():
+    """Of those of area a > 3/4, the ones whose ratio is beyond 1 / a; the mean over areas from 0.08 to 1."""
+    _, _, width, height = boxes(20_000, 0, seed=0, step=0)
+    share = (torch.maximum(width.abs(), height) > 1).float().mean().item()
+    expected = (1 / 4 - (1 / 4 + 3 / 4 * math.log(3 / 4)) / math.log(4 / 3)) / 0.92
+    assert expected == pytest.approx(0.1424, abs=1e-4) and share == pytest.approx(expected, abs=0.01)
+
+
+def test_what_lies_beside_the_image_is_black():
+    """A white image of one pixel fades to black around its edge: it is at half there, and bounded crops never do."""
+    white = torch.ones(1, 3, 1, 1, dtype=torch.float64)
+    settings = ViewSettings(bounded_crops=False, noise_probability=0.0)
+    darkest = views(white, ids=[0], num_views=500, size=64, settings=settings).amin(dim=(1, 2, 3))
+    x, y, width, height = boxes(500, 0, seed=0, step=0)
+    reach = [centre.abs() + half.abs() * 63 / 64 for centre, half in ((x, width), (y, height))]
+    expected = torch.stack([1 - side / 2 for side in reach]).prod(dim=0)
+    assert 0.1 < (torch.stack(reach).amax(dim=0) > 1).float().mean() < 0.15
+    torch.testing.assert_close(darkest, expected.double(), rtol=0, atol=1e-6)
+    bounded = views(white, ids=[0], num_views=500, size=64, settings=ViewSettings(noise_probability=0.0))
+    torch.testing.assert_close(bounded, torch.ones_like(bounded))

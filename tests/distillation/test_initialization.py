@@ -1,8 +1,16 @@
 import pytest
 import torch
-from conftest import SIDE, make_dataset
+from conftest import SIDE, make_dataset, make_vit
 
-from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, select_baseline
+from hf_lgm import (
+    DistilledSet,
+    FrozenBackbone,
+    LabelledImages,
+    LGMConfig,
+    LGMDistiller,
+    Preprocessing,
+    select_baseline,
+)
 
 
 def make_set(folder, names=("class 1", "class 0", "class 2"), per_class=2, side=SIDE):
@@ -70,3 +78,16 @@ def test_a_set_without_its_images_is_refused_before_anything_else(backbone, spli
     args = LGMConfig(str(tmp_path / "out"), init=str(tmp_path / "rows"))
     with pytest.raises(ValueError, match="rows of real images and not the images themselves"):
         LGMDistiller(backbone, args, splits["train"])
+
+
+@pytest.mark.parametrize("init", ["centroid", "random"])
+def test_a_real_start_is_the_whole_square(init, tmp_path):
+    """The backbone's own resize would cut half of each side off."""
+    cropping = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=2.0))
+    distiller = make(cropping, tmp_path, init)
+    distiller._begin(None)
+    real = LabelledImages.from_dataset(make_dataset())
+    squares = real.centre_crops(SIDE, 1.0) / 255
+    for label, image in enumerate(distiller.images().detach()):
+        distance = (squares[real.labels == label] - image).abs().amax(dim=(1, 2, 3))
+        assert distance.min() < 0.01

@@ -1,11 +1,14 @@
 """Real images as sets: that they are what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import SIDE, make_dataset
+from conftest import SIDE, make_dataset, make_vit
 from sklearn.cluster import KMeans
 
-from hf_lgm import DistilledSet, LabelledImages, StreamEncoder, select_baseline
+from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, StreamEncoder, select_baseline
+from hf_lgm.evaluation.baselines import real_image_set, with_source_images
 from hf_lgm.features.coresets import (
     centroid_rows,
     class_means,
@@ -86,7 +89,8 @@ def test_a_baseline_is_a_set_like_a_distilled_one(kind, backbone, train_images, 
     folder = chosen.save_pretrained(tmp_path / kind)
     read = DistilledSet.from_pretrained(folder)
     assert read.is_real and read.images_per_class == 2 and read.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert read.config["baseline"] == {"kind": kind, "images_per_class": 2, "seed": 0} and not read.views.flip
+    described = {"kind": kind, "images_per_class": 2, "seed": 0, "resize_ratio": 1.0}
+    assert read.config["baseline"] == described and not read.views.flip
     for row, source in enumerate(read.dataset["source_index"][:]):
         assert read.dataset[row]["image"].tobytes() == train_images.image(source).tobytes()
         assert train_images.labels[source] == read.labels[row]
@@ -124,3 +128,34 @@ def test_of_a_stream_only_random_images_can_be_had(backbone):
 
 def test_images_have_the_geometry_of_the_backbone(backbone, train_images):
     assert select_baseline("random", backbone, train_images).dataset[0]["image"].size == (SIDE, SIDE)
+
+
+@pytest.fixture
+def cropping():
+    """A backbone whose own resize cuts half of each side off."""
+    return FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=2.0), name="cropping")
+
+
+@pytest.mark.parametrize("kind", ["random", "centroid", "kmeans", "herding", "matched", "neighbor"])
+def test_real_images_keep_the_whole_square(kind, cropping, train_images):
+    """Whatever the resize of the backbone they are chosen through cuts off: a distilled image has its edges too."""
+    near = select_baseline("centroid", cropping, train_images) if kind == "neighbor" else None
+    chosen = select_baseline(kind, cropping, train_images, neighbors_of=near)
+    for row, source in enumerate(chosen.dataset["source_index"][:]):
+        assert chosen.dataset[row]["image"].tobytes() == train_images.image(source).tobytes()
+    if near:  # through the same backbone an image is most like itself
+        assert chosen.dataset["source_index"][:] == near.dataset["source_index"][:]
+
+
+def test_published_rows_are_rebuilt_as_they_were(cropping, train_images):
+    """Whole squares; of earlier versions, which do not say so, what their backbone's resize left."""
+    now = select_baseline("random", cropping, train_images)
+    rows = torch.tensor(now.dataset["source_index"][:])
+    described = {name: value for name, value in now.config["baseline"].items() if name != "resize_ratio"}
+    before = real_image_set(train_images, rows, SIDE, 2.0, {**now.config, "baseline": described})
+    assert before.fingerprint != now.fingerprint
+    for images in (now, before):
+        config = {**images.config, "images_sha256": images.fingerprint}
+        published = replace(images, dataset=images.dataset.remove_columns("image"), config=config)
+        assert not published.has_images
+        assert with_source_images(published, train_images).fingerprint == images.fingerprint

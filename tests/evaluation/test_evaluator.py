@@ -77,12 +77,13 @@ def test_everything_that_decides_a_result_is_in_its_key(evaluation, backbone, re
     assert count(protocol=ProbeProtocol(epochs=50, learning_rate=1e-2, seeds=1)) == 4
     assert count(images=evaluation.baseline("random", 1, seed=1)) == 5
     assert count(views=images.views.__class__(flip=False)) == 6
-    assert count(real=dataclasses.replace(real, labels=real.labels.flip(0))) == 7
-    assert count(real=dataclasses.replace(real, groups=real.labels, group_names=list("abc"))) == 8
-    assert count(real=dataclasses.replace(real, groups=real.labels, group_names=list("abd"))) == 9
+    assert count(views=images.views.__class__(bounded_crops=False)) == 7
+    assert count(real=dataclasses.replace(real, labels=real.labels.flip(0))) == 8
+    assert count(real=dataclasses.replace(real, groups=real.labels, group_names=list("abc"))) == 9
+    assert count(real=dataclasses.replace(real, groups=real.labels, group_names=list("abd"))) == 10
     evaluation.reference("nearest class mean")
     Evaluator(backbone, real, train_images.select(torch.arange(20)), QUICK, cache=True).reference("nearest class mean")
-    assert len(list(kept.glob("*.json"))) == 11
+    assert len(list(kept.glob("*.json"))) == 12
 
 
 def test_other_code_does_not_find_the_results(evaluation, kept, monkeypatch):

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -85,9 +86,44 @@ def test_larger_sets_are_shuffled_into_batches(blobs):
     protocol = ProbeProtocol(epochs=60, learning_rate=1e-2, batch_size=50, seeds=1)
     expected = 100 * LogisticRegression().fit(z, y).score(z_eval, y_eval)
     assert scored(*blobs, protocol)["top-1"][0] == pytest.approx(expected, abs=2)
-    batches = [_batches(7, 3, epoch, torch.device("cpu")) for epoch in (0, 1)]
-    assert all(sorted(torch.cat(rows).tolist()) == list(range(7)) for rows in batches)
-    assert [len(rows) for rows in batches[0]] == [3, 3, 1] and not torch.equal(batches[0][0], batches[1][0])
+
+
+def test_each_probe_and_each_epoch_has_an_order_of_its_own():
+    """Else the spread over probes would leave out what the order does."""
+    labels = torch.arange(40).expand(2, 40)
+    orders = []
+    for epoch in (0, 1):
+        z, targets = zip(*_batches(labels[..., None].float(), labels, 15, epoch), strict=True)
+        assert [rows.shape[1] for rows in targets] == [15, 15, 10]
+        targets = torch.cat(targets, dim=1)
+        assert torch.equal(torch.cat(z, dim=1)[..., 0].long(), targets)  # features stay beside their labels
+        assert targets.sort(dim=1).values.tolist() == labels.tolist()
+        orders += [tuple(order) for order in targets.tolist()]
+    assert len(set(orders)) == 4
+
+
+def test_soft_labels_stay_beside_their_images_in_batches(blobs):
+    z, y, *_ = blobs
+    protocol, both = ProbeProtocol(epochs=2, learning_rate=0.1, batch_size=50, seeds=2), z.expand(2, *z.shape)
+    hard = train_probes(lambda view: both, y, 7, protocol)
+    soft = train_probes(lambda view: both, F.one_hot(y, 7).float().expand(2, -1, -1), 7, protocol)
+    torch.testing.assert_close(hard, soft, rtol=1e-3, atol=1e-4)
+
+
+def test_the_learning_rate_falls_once_per_epoch(blobs, monkeypatch):
+    """Four batches in each of five epochs: a rate for each epoch, as the cosine gives it."""
+    z, y, *_ = blobs
+    rates = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *args, **kwargs):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    train_probes(lambda view: z[None], y, 7, ProbeProtocol(epochs=5, learning_rate=0.1, batch_size=200, seeds=1))
+    cosine = [0.05 * (1 + math.cos(math.pi * epoch / 5)) for epoch in range(5) for _ in range(4)]
+    assert rates == pytest.approx(cosine)
 
 
 def test_the_papers_protocol():

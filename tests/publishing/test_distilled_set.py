@@ -32,6 +32,12 @@ def test_a_folder_and_back(tmp_path, source_index):
     assert json.loads((tmp_path / "results.json").read_text()) == written.results
 
 
+@pytest.mark.parametrize(("settings", "bounded"), [({}, True), ({"bounded_crops": False}, False)])
+def test_probes_see_the_crops_that_a_set_was_made_with(settings, bounded):
+    """Earlier sets do not say, and had bounded ones."""
+    assert make_set(config={"settings": settings}).views.bounded_crops is bounded
+
+
 def test_writing_is_deterministic(tmp_path):
     for name in ("a", "b"):
         make_set().save_pretrained(tmp_path / name / "set")

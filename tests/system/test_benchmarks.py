@@ -1,5 +1,6 @@
 """The scripts in benchmarks/, small."""
 
+import copy
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import pytest
 import torch
 from conftest import ROOT, make_dataset
 from datasets import DatasetDict, load_from_disk
+from oracle import MEAN, STD, Oracle
+from views import written_out
 
 from hf_lgm import load_images, select_baseline
 from hf_lgm.distillation.objectives import LabelledFeatures, probe_gradient, uniform_weights
@@ -103,18 +106,29 @@ def test_objectives(model_folder, tmp_path):
     assert kept.stat().st_mtime_ns == changed
     found = json.loads((tmp_path / "table" / "objectives.json").read_text())["rows"]
     assert len(found) == len({(row["part"], row["name"]) for row in found}) > 10
+    held_out = ["--held_out", "true", "--run_seeds", 7, 8, "--rows", "one image: ridge", "--output_dir", "chosen"]
+    run("objectives.py", *where, *small, *held_out, cwd=tmp_path)  # the last of two --output_dir counts
+    (chosen,) = json.loads((tmp_path / "chosen" / "objectives.json").read_text())["rows"]
+    assert len(chosen["seconds"]) == 2
+    made = json.loads((tmp_path / "chosen" / "row-01" / "seed-8" / "lgm_config.json").read_text())
+    assert made["source"]["num_images"] == 30 and made["settings"]["seed"] == 8  # of 36, six are held out
     assert len(found[0]["seconds"]) == 3 and all(len(runs[0]) == 2 for row in found for runs in row["top1"].values())
 
 
-def test_the_reference_does_what_the_package_does():
-    """The gradient that it takes by two backward passes is the one in closed form."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+@pytest.fixture
+def reference_class(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from reference import Reference
 
+    return Reference
+
+
+def test_the_reference_does_what_the_package_does(reference_class):
+    """The gradient that it takes by two backward passes is the one in closed form."""
     torch.manual_seed(0)
     W = torch.randn(3 * 4 * 4, 5)
     real = torch.randint(0, 255, (12, 3, 4, 4), dtype=torch.uint8)
-    reference = Reference(lambda x: x.flatten(1) @ W, real, torch.arange(12) % 3, 4, views=2)
+    reference = reference_class(lambda x: x.flatten(1) @ W, real, torch.arange(12) % 3, 4, views=2)
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     probe = reference._probe()
     z = torch.rand(6, 3, 4, 4)
@@ -125,6 +139,55 @@ def test_the_reference_does_what_the_package_does():
     torch.testing.assert_close(found[15:], expected[:, 5])
     colours = torch.tensor([[250, 20, 20], [20, 250, 20], [20, 20, 250]], dtype=torch.uint8)[torch.arange(12) % 3]
     real = colours[:, :, None, None].expand(12, 3, 4, 4).contiguous()
-    reference = Reference(reference.encode, real, torch.arange(12) % 3, 4, learning_rate=0.05, growth_steps=20)
+    reference = reference_class(reference.encode, real, torch.arange(12) % 3, 4, learning_rate=0.05, growth_steps=20)
     losses = torch.stack([reference.step() for _ in range(100)])
     assert losses[-20:].mean() < 0.5 * losses[:20].mean() and len(reference.levels) == 3
+
+
+def test_the_references_step_is_the_papers(reference_class):
+    """Given the same random numbers and levels, in float32: the loss, the gradients, and when a level joins."""
+    real = torch.randint(0, 256, (20, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 5, stride=3), torch.nn.GELU(), torch.nn.Flatten())
+    oracle = Oracle(copy.deepcopy(model).double(), real, torch.arange(20) % 3, 12, views=2, growth_steps=5, seed=3)
+
+    class Fed(reference_class):
+        def start_as_the_oracle(self):
+            for level, wanted in zip(self.levels, oracle.levels, strict=True):
+                level.data.copy_(wanted.detach())
+
+        def _grow(self):
+            super()._grow()
+            self.start_as_the_oracle()
+
+        def _next_rows(self, count):
+            return oracle.rows()
+
+        def _probe(self):
+            probe = torch.nn.Linear(oracle.dim, 3)
+            probe.weight.data, probe.bias.data = (parameter.detach().float() for parameter in oracle.probe())
+            return probe
+
+        def _view(self, images):
+            if images.requires_grad:
+                return written_out(images[::2], range(3), 2, 12, oracle.seed, oracle.steps)
+            return written_out(images, oracle.rows().tolist(), 1, 12, oracle.seed, oracle.steps, "real views")
+
+    mean, std = MEAN.float(), STD.float()
+    reference = Fed(lambda x: model((x - mean) / std), real, oracle.labels, 12, views=2, growth_steps=5)
+    for _ in range(26):
+        if len(reference.levels) == len(oracle.levels):  # else the next one joins in this step
+            reference.start_as_the_oracle()
+        loss = reference.step()
+        expected, gradients = oracle.step()
+        torch.testing.assert_close(loss.double(), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close([level.grad.double() for level in reference.levels], gradients, rtol=0, atol=1e-6)
+
+
+def test_the_references_views_are_not_bounded_by_the_image(reference_class):
+    """White images; of the views without noise a seventh reach beyond, as their middle lines show."""
+    white = torch.full((3000, 3, 16, 16), 255, dtype=torch.uint8)
+    reference = reference_class(lambda x: x.flatten(1), white, torch.arange(3000) % 3, 32)
+    views = reference._view(white.float() / 255)
+    quiet = views[views.amax(dim=(1, 2, 3)) < 1.0001]
+    darkest = torch.minimum(quiet[:, 0, 16].amin(dim=1), quiet[:, 0, :, 16].amin(dim=1))
+    assert 1300 < len(quiet) < 1700 and 0.09 < (darkest < 0.5).float().mean() < 0.15

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from safetensors.torch import save_file
 
 from hf_lgm import FrozenBackbone
 
@@ -92,11 +93,22 @@ def test_the_features_are_those_of_the_original(convert, state_dict):
     assert torch.equal(model.embeddings.position_embeddings, sine_cosine_positions())
 
 
-def test_from_file_to_backbone(state_dict, tmp_path, monkeypatch, capsys):
+def pickled(state_dict, path):
+    """As it was published: with what training needs besides."""
+    torch.save({"epoch": 300, "arch": "vit_base", "state_dict": state_dict}, path)
+
+
+def only_the_encoder(state_dict, path):
+    """As it lies on the Hub: its parameters under their own names."""
+    encoder = {k.removeprefix(ENCODERS[0]): v.contiguous() for k, v in state_dict.items() if ENCODERS[0] in k}
+    save_file(encoder, path)
+
+
+@pytest.mark.parametrize(("name", "save"), [("vit-b-300ep.pth.tar", pickled), ("model.safetensors", only_the_encoder)])
+def test_from_file_to_backbone(name, save, state_dict, tmp_path, monkeypatch, capsys):
     """As a user does it; `AutoModel` would give it a random pooler, which is not used."""
-    checkpoint = {"epoch": 300, "arch": "vit_base", "state_dict": {k: v.float() for k, v in state_dict.items()}}
-    torch.save(checkpoint, tmp_path / "vit-b-300ep.pth.tar")
-    flags = ["--checkpoint", str(tmp_path / "vit-b-300ep.pth.tar"), "--output_dir", str(tmp_path / "mocov3")]
+    save({k: v.float() for k, v in state_dict.items()}, tmp_path / name)
+    flags = ["--checkpoint", str(tmp_path / name), "--output_dir", str(tmp_path / "mocov3")]
     monkeypatch.setattr(sys, "argv", [SCRIPT, *flags, "--num_attention_heads", str(HEADS)])
     runpy.run_path(SCRIPT, run_name="__main__")
     assert "ViTModel" in capsys.readouterr().out

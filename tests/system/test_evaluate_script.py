@@ -62,6 +62,9 @@ def test_views_are_the_first_sets_or_as_told(run, with_sets, tmp_path):
     run("evaluate.py", "--sets", "random", *with_sets, *only_sets, "--crop_scale", "0.5", "1")
     (row,) = json.loads((tmp_path / "table" / "results.json").read_text())
     assert row["protocol"].endswith("crops of 0.5 to 1, flips")
+    run("evaluate.py", "--sets", "random", *with_sets, *only_sets, "--bounded_crops", "false")
+    (row,) = json.loads((tmp_path / "table" / "results.json").read_text())
+    assert row["protocol"].endswith("crops of 0.08 to 1 and beyond the image, flips")
 
 
 def test_a_model_that_can_not_be_loaded_leaves_the_others_columns(run, with_sets, tmp_path, model_folder):

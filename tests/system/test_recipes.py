@@ -1,11 +1,14 @@
 """Every recipe, resolved against a dataset of the same columns, splits and classes, one image in place of many."""
 
+import re
+
 import pytest
+import yaml
 from conftest import ROOT, make_vit
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 
-from hf_lgm import FrozenBackbone, Preprocessing
+from hf_lgm import FrozenBackbone, LGMConfig, Preprocessing
 from hf_lgm.arguments import LGMArguments
 from hf_lgm.cli.arguments import DEFAULT_DATASET, DataArguments, ModelArguments
 from hf_lgm.cli.inputs import load_data
@@ -112,6 +115,16 @@ def test_recipes_are_stacked_and_flags_go_before_them():
     assert default_output_dir(data_args.name_of(data_args.dataset), "lgm", ["user/model"], 1).startswith(
         "outputs/food-101-"
     )
+
+
+def test_the_papers_recipe_is_its_preset_and_what_the_page_says():
+    """Of every model too: each `name: value` on the page is the recipe's."""
+    models, _, args = parse("--config", RECIPES / "paper.yaml")
+    assert LGMConfig(**vars(args)).own_settings() == LGMConfig.paper().own_settings()
+    assert (models.image_mean, models.image_std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    said = re.findall(r"`(\w+): ([\w.]+)`", (ROOT / "docs" / "paper.md").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((RECIPES / "paper.yaml").read_text())
+    assert len(said) >= 6 and all(recipe[name] == yaml.safe_load(value) for name, value in said)
 
 
 def test_the_default_dataset_is_a_recipe():
