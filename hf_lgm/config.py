@@ -70,10 +70,15 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
                 raise ValueError("protocol and its former name eval_protocol differ: give protocol alone.")
             logger.warning("eval_protocol is called protocol now; the old name goes with 0.3.")
             self.protocol, self.eval_protocol = self.eval_protocol, None
-        self._check_inherited_fields()
+        if moved := self._moved_fields():
+            name, instead = moved[0].name, INSTEAD.get(moved[0].name)
+            advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
+            raise ValueError(f"LGMConfig does not take {name}={getattr(self, name)!r}; {advice}.")
         LGMArguments.__post_init__(self)
         self.bf16 = self._bf16_by_default if self.bf16 is None else self.bf16
         TrainingArguments.__post_init__(self)
+        for of in self._moved_fields():  # by Transformers, to suit others; a copy of this object is given them
+            setattr(self, of.name, _default_of(of))
 
     @functools.cached_property
     def _setup_devices(self) -> torch.device:
@@ -117,17 +122,18 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
         is_gpu = torch.cuda.is_available() and not self.use_cpu
         return is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
-    def _check_inherited_fields(self) -> None:
-        """Refuse what moves a field that does nothing here."""
+    def _moved_fields(self) -> list[dataclasses.Field]:
+        """The inherited fields without meaning here that are not at their defaults."""
         used = {of.name for of in dataclasses.fields(LGMArguments)}
-        for of in dataclasses.fields(TrainingArguments):
-            value, default = getattr(self, of.name), _default_of(of)
-            # `TrainingArguments` makes False of None, and an object of the accelerator's settings.
-            if of.name in used or value == default or (not value and not default) or value == AcceleratorConfig():
-                continue
-            instead = INSTEAD.get(of.name)
-            advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
-            raise ValueError(f"LGMConfig does not take {of.name}={value!r}; {advice}.")
+        others = [of for of in dataclasses.fields(TrainingArguments) if of.name not in used]
+        # `TrainingArguments` makes False of None, and an object of the accelerator's settings.
+        return [
+            of
+            for of in others
+            if (value := getattr(self, of.name)) != (default := _default_of(of))
+            and (value or default)
+            and value != AcceleratorConfig()
+        ]
 
 
 def _default_of(of: dataclasses.Field) -> Any:
