@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from .hub import check_repo_id
 from .settings import (
     Initialization,
     Objective,
@@ -248,6 +249,8 @@ class LGMArguments:
                 raise ValueError(f"{name} must be at least 0 and below 1, found {getattr(self, name):g}.")
         if self.push_to_hub and not self.hub_dataset_id:
             raise ValueError("push_to_hub needs to know where to: set hub_dataset_id to 'user/name'.")
+        if self.hub_dataset_id is not None:
+            check_repo_id(self.hub_dataset_id)
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
         _ = self.views  # refuses crops

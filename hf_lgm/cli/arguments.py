@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..hub import existing_path_or_id
+from ..publishing.licenses import check_license
 from ..settings import DataOptions, Pooling
 from ..values import check_at_least, check_positive
 
@@ -96,6 +97,7 @@ class DataArguments(DataOptions):
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "max_train_samples", "max_eval_samples")
+        check_license(self.license, self.license_name, self.license_link)
 
     def choose(self, models: Sequence[str]) -> str:
         """The dataset to use: the digits go with the demo's backbones.

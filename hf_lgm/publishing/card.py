@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
+from .licenses import on_card
 from .provenance import backbones_of, is_hub_id, made_through
 from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
 
@@ -75,8 +76,10 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
     source, backbone, is_native = config.get("source", {}), config["backbone"], config["is_native"]
     name = source.get("name") or source.get("dataset", "unknown dataset")
     top1 = next((row for row in results if row["metric"] == "top-1"), None)
+    license_ = on_card(config.get("license") or "unknown")
     data = ModelCardData(
-        license=config.get("license") or "unknown",
+        license=license_["license"],
+        license_name=license_.get("license_name"),
         library_name="transformers" if is_native else "hf_lgm",
         pipeline_tag="image-classification",
         base_model=backbone["name"] if is_hub_id(backbone["name"]) else None,
@@ -125,11 +128,12 @@ def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str
 
 def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_real: bool) -> DatasetCardData:
     made = [] if is_real else ["synthetic"]
+    license_ = on_card(source.get("license", "unknown"))
     split = {"name": "train", "num_bytes": info["num_bytes"], "num_examples": info["num_examples"]}
     return DatasetCardData(
         pretty_name=" ".join(title.split()),
-        license=source.get("license", "unknown"),
-        license_name=source.get("license_name"),
+        license=license_["license"],
+        license_name=source.get("license_name") or license_.get("license_name"),
         license_link=source.get("license_link"),
         task_categories=["image-classification"],
         size_categories=[_size_category(info["num_examples"])],

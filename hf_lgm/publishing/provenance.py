@@ -17,6 +17,7 @@ from ..config import LGMConfig
 from ..data.labelled_images import LabelledImages
 from ..demo import DEMO_DATASET, DEMO_LICENSE, demo_folder
 from ..hub import is_hub_reachable
+from .licenses import on_card
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,14 @@ def _split(images: LabelledImages | None) -> Any:
 
 def reason_to_be_private(source: dict[str, Any]) -> str | None:
     """Why images made of this source should not be public without being asked for; `None` for no reason."""
-    name, license_ = source.get("dataset", "the source"), str(source.get("license", "unknown")).lower()
+    name, declared = source.get("dataset", "the source"), str(source.get("license", "unknown"))
+    license_ = on_card(declared)["license"]
     if source.get("gated"):
         return f"{name} is gated"
     if license_ == "unknown":
         return f"the licence of {name} is unknown"
     if license_ == "other":
-        return f"{name} has terms of its own ({source.get('license_name', 'licence: other')})"
+        return f"{name} has terms of its own ({source.get('license_name', f'licence: {declared}')})"
     if "nc" in license_.split("-") or "noncommercial" in license_:
         return f"{name} is for non-commercial use ({license_})"
     return None
