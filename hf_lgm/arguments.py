@@ -14,6 +14,7 @@ from .settings import (
     RealFeatures,
     ViewSettings,
 )
+from .trackers import check_trackers
 from .values import check_at_least, check_positive, convert_fields
 
 # Fields of `TrainingArguments` that a user may look for, and what does their work here.
@@ -127,6 +128,7 @@ class LGMArguments:
         local_rank (`int`, *optional*, defaults to -1): Given by some launchers.
 
     Raises:
+        ImportError: If a tracker is not installed.
         ValueError: If a value is of another type than its field, or out of its range.
     """
 
@@ -254,6 +256,7 @@ class LGMArguments:
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
         _ = self.views  # refuses crops
+        check_trackers(self.report_to)
 
     def _check_choices(self) -> None:
         if not {self.eval_strategy, self.save_strategy} <= {"no", "steps"}:

@@ -12,7 +12,7 @@ import hf_lgm
 
 # Each room may import from those on earlier floors, and from rooms on its own floor that stand before it.
 FLOORS = [
-    ["values", "settings", "randomness", "distributed", "hub", "demo"],
+    ["values", "settings", "trackers", "randomness", "distributed", "hub", "demo"],
     ["arguments", "config", "data", "backbones"],
     ["features", "publishing"],
     ["distillation"],
