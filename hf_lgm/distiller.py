@@ -301,7 +301,8 @@ class LGMDistiller:
             "processes": self.accelerator.num_processes,
         }
         images = self.train_images, self.eval_images
-        return {**describe_distillation(self.args, self.backbones, *images, self.provenance), "run": run}
+        described = describe_distillation(self.args, self.backbones, *images, self.provenance)
+        return {**described, "began_as": self.start.beginning, "run": run}
 
     def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
         """Begin at step 0, or where a checkpoint stopped."""

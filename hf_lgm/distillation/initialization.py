@@ -16,6 +16,7 @@ from ..distributed import owned_range
 from ..features.coresets import centroid_rows, random_rows
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
+from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
 from .synthetic import SyntheticImages
 
@@ -77,6 +78,13 @@ class Start:
         elif self.args.init != "noise":
             learned.images.start_from(self._real_pixels(learned.rows, extractor))
         learned.restart_optimizer()
+
+    @property
+    def beginning(self) -> str:
+        """What the images began as: `noise`, `real`, or `unknown` where an earlier set does not say."""
+        if self.earlier:
+            return beginning_of(self.earlier.config, self.earlier.is_real)
+        return "noise" if self.args.init == "noise" else "real"
 
     def identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""

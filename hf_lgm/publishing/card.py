@@ -4,14 +4,15 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
+from ..settings import Initialization
 from .licenses import on_card
-from .provenance import backbones_of, is_hub_id, made_through
+from .provenance import backbones_of, beginning_of, is_hub_id, made_through
 from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
 
 _TEMPLATES = files("hf_lgm.publishing") / "templates"
@@ -237,7 +238,7 @@ def result_table(results: Sequence[dict[str, Any]], metric: str, own: str) -> di
 
 
 def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
-    """What the templates say of a run: `command`, `facts` and `init`."""
+    """What the templates say of a run: `command`, `facts`, and what the images began as."""
     source, run = config.get("source", {}), config.get("run", {})
     settings = config.get("settings", {})
     changed = {name: settings[name] for name in config.get("changed_settings", settings) if name in settings}
@@ -252,7 +253,14 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
         "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
     }
     shown = {name: value for name, value in facts.items() if value not in (None, "")}
-    return {"command": config.get("command"), "facts": shown, "init": settings.get("init", "noise")}
+    began_as = beginning_of(config, is_real=False) if "init" in settings else "noise"
+    return {
+        "command": config.get("command"),
+        "facts": shown,
+        "init": settings.get("init", "noise"),
+        "began_as": began_as,
+        "began_with_set": settings.get("init", "noise") not in get_args(Initialization),
+    }
 
 
 def license_sentence(source: dict[str, Any]) -> str:

@@ -49,6 +49,36 @@ def made_through(config: dict[str, Any]) -> list[str]:
     return [backbone["name"] for backbone in backbones_of(config) if "name" in backbone]
 
 
+def differences(config: dict[str, Any], backbone: FrozenBackbone) -> list[str]:
+    """What a set recorded of the one backbone that it was made through, where this one is otherwise; empty for none.
+
+    Weights are told apart by the revision, where there is one; precision may differ.
+    """
+    made, now = backbones_of(config), backbone.describe()
+    if len(made) != 1:
+        return [f"{len(made)} backbones"]
+    both = {name: value for name, value in made[0].items() if name != "dtype" and None not in (value, now.get(name))}
+    return [f"{name} {value}, not {now[name]}" for name, value in both.items() if value != now[name]]
+
+
+def beginning_of(config: dict[str, Any], is_real: bool) -> str:
+    """What the images of a set began as, through all sets that it went on from: `noise`, `real` or `unknown`.
+
+    Args:
+        config (`dict`): Its `lgm_config.json`.
+        is_real (`bool`): Whether it holds real images.
+    """
+    if is_real:
+        return "real"
+    recorded = config.get(
+        "began_as"
+    )  # first: of a folder's path only the last part is published, which may be `noise`
+    return recorded or _BEGINNINGS.get(str(config.get("settings", {}).get("init")), "unknown")
+
+
+_BEGINNINGS = {"noise": "noise", "centroid": "real", "random": "real"}
+
+
 def declared_license(model: str | None) -> str | None:
     """The licence that the card of a model, on the Hub or in a folder, declares; `None` for none."""
     return _ask(str(demo_folder(model) or model), "model").get("license") if model else None

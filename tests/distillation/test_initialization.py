@@ -70,3 +70,19 @@ def test_a_set_without_its_images_is_refused_before_anything_else(backbone, spli
     args = LGMConfig(str(tmp_path / "out"), init=str(tmp_path / "rows"))
     with pytest.raises(ValueError, match="rows of real images and not the images themselves"):
         LGMDistiller(backbone, args, splits["train"])
+
+
+def test_what_images_began_as_is_known_through_all_sets(backbone, tmp_path, train_images):
+    def began_as(init, name):
+        distiller = make(backbone, tmp_path / name, init)
+        distiller.train()
+        return distiller.distilled_set().config["began_as"]
+
+    assert began_as("noise", "a") == "noise" and began_as("centroid", "b") == "real"
+    for name in ("a", "b"):
+        make(backbone, tmp_path / name, "noise" if name == "a" else "centroid", save_strategy="no").save_model()
+    assert began_as(tmp_path / "a" / "out", "c") == "noise" and began_as(tmp_path / "b" / "out", "d") == "real"
+    select_baseline("centroid", backbone, train_images, 1).save_pretrained(tmp_path / "real")
+    assert began_as(tmp_path / "real", "e") == "real"
+    make_set(tmp_path / "earlier")
+    assert began_as(tmp_path / "earlier", "f") == "unknown"
