@@ -125,14 +125,14 @@ def earlier_set(name: str, class_names: list[str], images_per_class: int) -> Dis
     earlier = DistilledSet.from_pretrained(name)
     if not earlier.has_images:
         raise ValueError(
-            f"--init: '{name}' has rows of real images and not the images themselves: give --init centroid or random, "
+            f"init: '{name}' has rows of real images and not the images themselves: give init='centroid' or 'random', "
             "or a set with images."
         )
-    y = earlier.labels_as(class_names, f"--init: '{name}' has")
+    y = earlier.labels_as(class_names, f"init: '{name}' has")
     fewest = int(torch.bincount(y, minlength=len(class_names)).min())
     if fewest < images_per_class:
         raise ValueError(
-            f"--init: '{name}' has {fewest} image(s) of a class, and --images_per_class {images_per_class} are to be "
+            f"init: '{name}' has {fewest} image(s) of a class, and images_per_class={images_per_class} are to be "
             "distilled: give fewer, or another set."
         )
     rows = torch.cat([(y == label).nonzero()[:images_per_class, 0] for label in range(len(class_names))])

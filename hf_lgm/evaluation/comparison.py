@@ -210,7 +210,7 @@ def _check(
         try:
             train_images.check_classes(max(images.images_per_class for images in sets.values()))
         except ValueError as error:
-            raise ValueError(f"{error} --baselines none leaves real images out.") from error
+            raise ValueError(f"{error} baselines=[] leaves them out (as a flag: none).") from error
 
 
 def _real_sets(

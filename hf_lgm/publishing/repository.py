@@ -101,7 +101,7 @@ class HubRepository:
         self._persist("create", lambda: self._api.create_repo(**self._target, private=private, exist_ok=True))
         if private and self.private is None:
             logger.warning(
-                "%s is private, because %s: --private false makes a new one public, or change it in its settings",
+                "%s is private, because %s: private=False makes a new one public, or change it in its settings",
                 self.repo_id,
                 self.why_private,
             )
@@ -164,14 +164,14 @@ class HubRepository:
             raise HubError(f"{address} is public: make it private in its settings, or name another repository.")
         if self.private is None and self.why_private and not state.private:
             raise HubError(
-                f"{address} is public, and this should be private, because {self.why_private}: add --private false to "
+                f"{address} is public, and this should be private, because {self.why_private}: add private=False to "
                 "publish it all the same, or name another repository."
             )
         others = sorted(set(state.files) - {_NOT_OURS_TO_DELETE})
         if others and not self.overwrite and not self._is_earlier_version(state):
             what = _title(self._config_of(state)) or f"{len(others)} other files, such as {others[0]}"
             raise HubError(
-                f"{address} holds {what}: name another repository, or add --overwrite to replace all that it holds."
+                f"{address} holds {what}: name another repository, or add overwrite=True to replace all that it holds."
             )
 
     def _is_earlier_version(self, state: RepoState) -> bool:
@@ -207,7 +207,7 @@ class HubRepository:
             return state.head
         if self.tag in state.tags:
             raise HubError(
-                f"'{self.repo_id}' has a tag '{self.tag}' already, of other contents: choose another --tag. Nothing "
+                f"'{self.repo_id}' has a tag '{self.tag}' already, of other contents: choose another tag. Nothing "
                 "was changed."
             )
         operations = [CommitOperationAdd(path, str(local)) for path, local in files.items()]
@@ -225,7 +225,7 @@ class HubRepository:
         found = state.tags.get(self.tag or "") if state else None
         if found not in (None, commit):
             raise HubError(
-                f"The tag '{self.tag}' of '{self.repo_id}' is another commit, {str(found)[:8]}: choose another --tag. "
+                f"The tag '{self.tag}' of '{self.repo_id}' is another commit, {str(found)[:8]}: choose another tag. "
                 "What was to be published is there, without a tag."
             )
         if found is None:

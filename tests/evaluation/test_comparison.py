@@ -149,7 +149,7 @@ def test_bad_input_is_refused_before_anything_is_encoded(train_images, real, bac
     ):
         compare({"other": other}, [broken], train_images, real)
     with pytest.raises(
-        ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'. --base"
+        ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'. baselines="
     ):
         compare({"a": make_set(backbones[0], 0, 9)}, [broken], train_images, real)
     uneven = DistilledSet.from_pixels(torch.rand(4, 3, SIDE, SIDE), [0, 0, 1, 2], real.class_names)

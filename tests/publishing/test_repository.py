@@ -161,9 +161,7 @@ def test_pushing_again(hub):
     first.push_to_hub("user/set", tag="v1.0")
     first.push_to_hub("user/set", tag="v1.0")
     assert pushed_whole(hub)
-    with pytest.raises(
-        HubError, match="has a tag 'v1.0' already, of other contents: choose another --tag. Nothing was"
-    ):
+    with pytest.raises(HubError, match="has a tag 'v1.0' already, of other contents: choose another tag. Nothing was"):
         make_set(9, 3, config=OPEN).push_to_hub("user/set", tag="v1.0")
     assert pushed_whole(hub)
     make_set(9, 3, config=OPEN).push_to_hub("user/set", tag="v1.1")  # a new version of the same
@@ -219,9 +217,9 @@ def test_who_may_see_it(hub, caplog, source, is_private, reason):
     images.push_to_hub("user/set")
     assert ("user/set" in hub.private) == is_private
     if reason:
-        assert f"user/set is private, because {reason}: --private false makes a new one public" in caplog.text
+        assert f"user/set is private, because {reason}: private=False makes a new one public" in caplog.text
         hub.private.clear()  # its owner has made it public
-        with pytest.raises(HubError, match="is public, and this should be private, because .*: add --private false"):
+        with pytest.raises(HubError, match="is public, and this should be private, because .*: add private=False"):
             images.push_to_hub("user/set")
     images.push_to_hub("user/set", private=False)
     with pytest.raises(HubError, match="is public: make it private in its settings, or name another repository"):
@@ -256,9 +254,9 @@ def test_real_images_stay_here_and_are_rebuilt_from_their_source(hub, backbone, 
         evaluate_probe(backbone, published, splits["test"])
     rebuilt = with_source_images(published, train_images)
     assert torch.equal(rebuilt.pixels(), chosen.pixels()) and rebuilt.class_names == chosen.class_names
-    with pytest.raises(ValueError, match="--dataset has other images there: give the same revision"):
+    with pytest.raises(ValueError, match="the data has other images there: give the same revision"):
         with_source_images(published, LabelledImages.from_dataset(splits["test"]))
-    with pytest.raises(ValueError, match="This set has row .* --dataset has 1 rows"):
+    with pytest.raises(ValueError, match="This set has row .* the data has 1 rows"):
         with_source_images(published, LabelledImages.from_dataset(splits["train"].select([0])))
     chosen.push_to_hub("user/set", include_source_images=True)
     assert torch.equal(DistilledSet.from_pretrained("user/set").pixels(), chosen.pixels())
