@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from .hub import check_repo_id
 from .settings import (
     Initialization,
     Objective,
@@ -13,6 +14,8 @@ from .settings import (
     RealFeatures,
     ViewSettings,
 )
+from .trackers import check_trackers
+from .values import check_at_least, check_positive, convert_fields
 
 # Fields of `TrainingArguments` that a user may look for, and what does their work here.
 INSTEAD = {
@@ -31,6 +34,12 @@ INSTEAD = {
 }
 
 _VIEWS_PER_CHUNK = 128
+
+# Steps between two of something; below one a share of the run, as in Transformers.
+_STEPS = ("logging_steps", "save_steps", "eval_steps")
+
+# As Transformers' users say it.
+_RESUME: dict[Any, str | None] = {True: "auto", "true": "auto", False: None, "false": None}
 
 
 @dataclass
@@ -92,11 +101,11 @@ class LGMArguments:
             any. Data and settings that decide the result must be the same.
         save_strategy (`str`, *optional*, defaults to `"steps"`): `steps`, or `no` for no checkpoints.
         save_steps (`float`, *optional*, defaults to 100): Steps between two checkpoints.
-        save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep; the oldest go first.
+        save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep, 0 for all; the oldest go first.
         logging_steps (`float`, *optional*, defaults to 10): Steps between two logged losses.
         logging_first_step (`bool`, *optional*, defaults to `False`): Log the first step too.
-        report_to (`str`, *optional*, defaults to `"none"`): Trackers: `tensorboard`, `wandb` and the like, `all` or
-            `none`.
+        report_to (`list[str]`, *optional*, defaults to `["none"]`): Trackers: `tensorboard`, `wandb` and the like,
+            `all` or `none`.
         run_name (`str`, *optional*): What trackers call the run.
         project (`str`, *optional*, defaults to `"huggingface"`): What Trackio calls the project.
         disable_tqdm (`bool`, *optional*): Show no progress bar.
@@ -123,7 +132,8 @@ class LGMArguments:
         local_rank (`int`, *optional*, defaults to -1): Given by some launchers.
 
     Raises:
-        ValueError: If a value is out of its range.
+        ImportError: If a tracker is not installed.
+        ValueError: If a value is of another type than its field, or out of its range.
     """
 
     output_dir: str = "outputs/lgm"
@@ -161,7 +171,7 @@ class LGMArguments:
     save_total_limit: int | None = 2
     logging_steps: float = 10
     logging_first_step: bool = False
-    report_to: str = "none"
+    report_to: list[str] = field(default_factory=lambda: ["none"])
     run_name: str | None = None
     project: str = "huggingface"
     disable_tqdm: bool | None = None
@@ -184,6 +194,9 @@ class LGMArguments:
     local_rank: int = -1
 
     def __post_init__(self) -> None:
+        if isinstance(self.resume_from_checkpoint, (str, bool)):
+            self.resume_from_checkpoint = _RESUME.get(self.resume_from_checkpoint, self.resume_from_checkpoint)
+        convert_fields(self, LGMArguments)
         self._check_values()
         self._check_choices()
         self._check_init()
@@ -234,30 +247,32 @@ class LGMArguments:
                 )
 
     def _check_values(self) -> None:
-        for name in ("images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size", "growth_steps"):
+        check_at_least(
+            self, 1, "images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size", "growth_steps"
+        )
+        check_at_least(self, 1, "per_device_eval_batch_size", "ddp_timeout")
+        check_at_least(self, 0, "noise_std", "probe_std", "learning_rate", "label_learning_rate", "seed")
+        check_at_least(self, 0, "eval_delay", "save_total_limit")
+        check_at_least(self, -1, "dataloader_num_workers", "local_rank")
+        check_positive(self, "adam_epsilon", "eval_learning_rate")
+        check_positive(self, *_STEPS)
+        for name in _STEPS:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}.")
+            if value is not None and value > 1 and value != int(value):
+                raise ValueError(f"{name} must be a whole number, or a share of the run below 1, found {value:g}.")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, found {getattr(self, name):g}.")
         if self.push_to_hub and not self.hub_dataset_id:
             raise ValueError("push_to_hub needs to know where to: set hub_dataset_id to 'user/name'.")
+        if self.hub_dataset_id is not None:
+            check_repo_id(self.hub_dataset_id)
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
         _ = self.views  # refuses crops
-        for name in ("noise_std", "probe_std", "learning_rate", "label_learning_rate"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} can't be negative, found {getattr(self, name)}.")
+        check_trackers(self.report_to)
 
     def _check_choices(self) -> None:
-        for name, choices in (
-            ("objective", Objective),
-            ("parameterization", Parameterization),
-            ("real_features", RealFeatures),
-            ("protocol", ProtocolName),
-        ):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(choices))}, found {getattr(self, name)!r}."
-                )
         if not {self.eval_strategy, self.save_strategy} <= {"no", "steps"}:
             raise ValueError(
                 "There are no epochs and nothing is selected: eval_strategy and save_strategy are no or steps."

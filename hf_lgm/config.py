@@ -72,10 +72,16 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
                 raise ValueError("protocol and its former name eval_protocol differ: give protocol alone.")
             logger.warning("eval_protocol is called protocol now; the old name goes with 0.3.")
             self.protocol, self.eval_protocol = self.eval_protocol, None
-        self._check_inherited_fields()
+        if moved := self._moved_fields():
+            name, instead = moved[0].name, INSTEAD.get(moved[0].name)
+            advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
+            raise ValueError(f"LGMConfig does not take {name}={getattr(self, name)!r}; {advice}.")
         LGMArguments.__post_init__(self)
+        self._check_backends()
         self.bf16 = self._bf16_by_default if self.bf16 is None else self.bf16
         TrainingArguments.__post_init__(self)
+        for of in self._moved_fields():  # by Transformers, to suit others; a copy of this object is given them
+            setattr(self, of.name, _default_of(of))
 
     @functools.cached_property
     def _setup_devices(self) -> torch.device:
@@ -121,17 +127,35 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
         is_gpu = torch.cuda.is_available() and not self.use_cpu
         return is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
-    def _check_inherited_fields(self) -> None:
-        """Refuse what moves a field that does nothing here."""
+    def _check_backends(self) -> None:
+        """Refuse what torch does not have: a compiler or its mode would be missed in the first step only."""
+        if self.ddp_backend is not None:
+            known = [name for name in torch.distributed.Backend.backend_list if name != "undefined"]
+            wanted = [part.rpartition(":")[2] for part in self.ddp_backend.split(",")]  # as in cuda:nccl,cpu:gloo
+            if not set(wanted) <= set(known):
+                raise ValueError(f"ddp_backend must be one of {', '.join(known)}, found '{self.ddp_backend}'.")
+        if self.torch_compile_backend is not None:
+            if self.torch_compile_backend not in torch.compiler.list_backends(exclude_tags=()):
+                usual, found = ", ".join(torch.compiler.list_backends()), f"found '{self.torch_compile_backend}'"
+                raise ValueError(f"torch_compile_backend must be one of {usual}, {found}.")
+        if self.torch_compile_mode is not None and self.torch_compile_backend in (None, "inductor"):
+            modes = list(torch._inductor.list_mode_options())
+            if self.torch_compile_mode not in modes:
+                found = f"found '{self.torch_compile_mode}'"
+                raise ValueError(f"torch_compile_mode must be one of {', '.join(modes)}, {found}.")
+
+    def _moved_fields(self) -> list[dataclasses.Field]:
+        """The inherited fields without meaning here that are not at their defaults."""
         used = {of.name for of in dataclasses.fields(LGMArguments)}
-        for of in dataclasses.fields(TrainingArguments):
-            value, default = getattr(self, of.name), _default_of(of)
-            # `TrainingArguments` makes False of None, and an object of the accelerator's settings.
-            if of.name in used or value == default or (not value and not default) or value == AcceleratorConfig():
-                continue
-            instead = INSTEAD.get(of.name)
-            advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
-            raise ValueError(f"LGMConfig does not take {of.name}={value!r}; {advice}.")
+        others = [of for of in dataclasses.fields(TrainingArguments) if of.name not in used]
+        # `TrainingArguments` makes False of None, and an object of the accelerator's settings.
+        return [
+            of
+            for of in others
+            if (value := getattr(self, of.name)) != (default := _default_of(of))
+            and (value or default)
+            and value != AcceleratorConfig()
+        ]
 
 
 def _default_of(of: dataclasses.Field) -> Any:

@@ -38,7 +38,7 @@ from .evaluation.evaluator import Evaluator
 from .features.extraction import FeatureExtractor
 from .features.streaming import StreamEncoder
 from .hub import HubError
-from .publishing.distilled_set import DistilledSet, set_repository
+from .publishing.distilled_set import DistilledSet, features_of, planned_card, set_repository
 from .publishing.provenance import describe_distillation
 from .randomness import seeded_generator
 from .settings import ProbeProtocol
@@ -298,10 +298,13 @@ class LGMDistiller:
             repo_id (`str`): `user/name`.
 
         Raises:
-            HubError: If it can't be written to, or holds something else.
+            HubError: If it can't be written to, holds something else, or the card would be refused.
         """
         if self.accelerator.is_main_process:
-            set_repository(repo_id, self._described(), **self._hub_arguments()).open()
+            config, names = self._described(), self.train_images.class_names
+            features = features_of(names, has_soft_labels=self.learned.soft_labels.are_learned)
+            card = planned_card(config, features, self.learned.total, repo_id)
+            set_repository(repo_id, config, **self._hub_arguments()).open(card)
 
     def _described(self) -> dict[str, Any]:
         """What `lgm_config.json` says."""
@@ -312,7 +315,8 @@ class LGMDistiller:
             "processes": self.accelerator.num_processes,
         }
         images = self.train_images, self.eval_images
-        return {**describe_distillation(self.args, self.backbones, *images, self.provenance), "run": run}
+        described = describe_distillation(self.args, self.backbones, *images, self.provenance)
+        return {**described, "began_as": self.start.beginning, "run": run}
 
     def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
         """Begin at step 0, or where a checkpoint stopped."""

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import constants, get_session, is_offline_mode, scan_cache_dir, try_to_load_from_cache
-from huggingface_hub.errors import CacheNotFound, GatedRepoError, HfHubHTTPError, HTTPError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    CacheNotFound,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +43,34 @@ def first_line(error: BaseException) -> str:
 def is_gated(page: str) -> str:
     """What a sentence about a gated repository ends with."""
     return f"is gated: ask for access at {page}, then run `hf auth login`."
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what can't be `user/name`.
+
+    Raises:
+        ValueError: If it can't be.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"'{repo_id}' can't be the name of a repository: {first_line(error)}") from error
+    if repo_id.count("/") != 1:
+        raise ValueError(f"Expected a repository 'user/name', found '{repo_id}'.")
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what git takes for no tag (`git help check-ref-format`).
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if _NO_TAG.search(tag) or not tag.isprintable():
+        raise ValueError(f"'{tag}' can't be a tag in git: use letters, digits, dots and dashes, as in v1.0.")
+
+
+# Empty; signs with a meaning; a part that begins with a dot or ends with .lock; a dash or slash at an end.
+_NO_TAG = re.compile(r"^$|[ ~^:?*\[\\]|\.\.|@\{|//|(^|/)\.|\.lock(/|$)|^[-/]|[./]$|^@$")
 
 
 def status_of(error: BaseException) -> int | None:
@@ -65,9 +101,21 @@ def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "w
     status = status_of(error) or (int(said_by_xet[1]) if said_by_xet else None)
     if status is None and not is_network_error(error):
         return f"{': '.join(dict.fromkeys(first_line(cause).rstrip('.') for cause in causes(error)))}."
-    return _ADVICE.get(status or 503, f"{constants.ENDPOINT} answered {status}: try again later.").format(
-        wanted=wanted, endpoint=constants.ENDPOINT
-    )
+    status, said = status or 503, said_by_server(error)
+    if advice := _ADVICE.get(status):
+        words = f" It said: {said}" if said and status in _WITH_REASON else ""
+        return advice.format(wanted=wanted, endpoint=constants.ENDPOINT) + words
+    if status >= 500 or status == 408:
+        return f"{constants.ENDPOINT} answered {status}: try again later."
+    return f"{constants.ENDPOINT} refuses it for good (status {status}): {said or 'it does not say why.'}"
+
+
+def said_by_server(error: BaseException) -> str | None:
+    """Why the Hub refused something, in its own words, as the end of a sentence; `None` where it says nothing."""
+    found = (cause.server_message for cause in causes(error) if isinstance(cause, HfHubHTTPError))
+    lines = [line.strip().rstrip(".") for line in (next(found, None) or "").splitlines()]
+    said = "; ".join(dict.fromkeys(line for line in lines if line))[:_MAX_SAID]
+    return f"{said}." if said else None
 
 
 _ADVICE = {
@@ -80,6 +128,12 @@ _ADVICE = {
     429: "too many requests: wait some minutes, then run the same command again.",
     503: "{endpoint} can't be reached, or is too busy: run the same command again when it is back.",
 }
+
+# Where the server knows better than we what is in the way.
+_WITH_REASON = {401, 403, 412}
+
+# Characters of what a server says; some answer with a page.
+_MAX_SAID = 1000
 
 # hf_xet, which tries again by itself, has no exception types for what the server answered.
 _XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
@@ -113,8 +167,8 @@ def must_use_cache(repo_id: str, repo_type: str, flag: str | None = None) -> boo
     if not _is_cached(repo_id, repo_type):
         raise HubError(
             f"The {repo_type} '{repo_id}' can't be fetched: {constants.ENDPOINT} can't be reached, there is no local "
-            f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give a local folder with "
-            f"{flag or f'--{repo_type}'}, or run scripts/distill.py without arguments for the built-in demo, which "
+            f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give a local folder as "
+            f"{flag or repo_type}, or run scripts/distill.py without arguments for the built-in demo, which "
             "needs no network."
         )
     logger.warning("%s can't be reached: using the cached copy of the %s '%s'", constants.ENDPOINT, repo_type, repo_id)

@@ -18,6 +18,7 @@ import lz4.frame
 TOKEN = "hf_a_token_that_may_do_everything"
 READ_TOKEN = "hf_a_token_that_may_read"
 LFS_SUFFIXES = (".parquet", ".png", ".safetensors", ".webp")
+LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "other", "unknown"}
 _NO_SCOPE = 'You don\'t have the rights to write under the namespace "user"'
 _BAD_TOKEN = "Invalid credentials in Authorization header"
 
@@ -69,6 +70,7 @@ class Hub:
         repos: By ("models" or "datasets", "user/name").
         private: Ids that are only there with a token.
         gated: Ids whose files nobody may read.
+        foreign: Ids that no token here may write to.
         uploads: Files by sha256 that were uploaded by LFS.
         chunks: Parts of files that were uploaded by xet.
         faults: What goes wrong; each is used up.
@@ -79,6 +81,7 @@ class Hub:
     repos: dict[tuple[str, str], Repo] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
     uploads: dict[str, bytes] = field(default_factory=dict)
     chunks: list[bytes] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -134,8 +137,8 @@ _API = re.compile(
     r"/api/(models|datasets)/([^/]+/[^/]+)"
     r"(?:/(revision|tree|paths-info|preupload|commit|tag|refs)(?:/([^/]+))?(?:/(.*))?)?"
 )
+_WRITE = re.compile(r"/api/(?:models|datasets)/([^/]+/[^/]+)/auth-check/write")
 _FILE = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-_SAME_FOR_ALL: dict[str, dict] = {"/": {}, "/api/validate-yaml": {"errors": [], "warnings": []}}
 _LFS = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
@@ -189,16 +192,16 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _route(self, path: str, body: bytes) -> None:
-        if path in _SAME_FOR_ALL:
-            self._send_json(_SAME_FOR_ALL[path])
-        elif path == "/api/repos/create":
-            self._create(json.loads(body))
-        elif path.startswith(("/v1/", "/v2/")) or path.endswith("/xet-write-token/main"):
-            self._xet(path, body)
-        elif path.startswith("/lfs/"):
-            self._upload(path.removeprefix("/lfs/"), body)
+        of_json = {"/api/validate-yaml": self._validate, "/api/repos/create": self._create}
+        if path in of_json:
+            of_json[path](json.loads(body))
+        elif path.startswith(("/v1/", "/v2/", "/lfs/")) or path.endswith("/xet-write-token/main"):
+            self._store(path, body)
         elif found := _LFS.fullmatch(path):
             self._lfs_batch(json.loads(body)["objects"])
+        elif found := _WRITE.fullmatch(path):
+            if self._may_write(found[1]):
+                self._send_json({})
         elif found := _API.fullmatch(path):
             kind, repo_id, what, revision, inside = found.groups()
             if repo := self._repo(kind, repo_id):
@@ -214,10 +217,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _token(self) -> str:
         return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
-    def _may_write(self) -> bool:
-        if self._token == TOKEN:
+    def _validate(self, card: dict) -> None:
+        """Of the metadata of a card, what the Hub's users get wrong most."""
+        found = re.search(r"^license: (.+)$", card["content"], re.MULTILINE)
+        if found is None or found[1] in LICENSES:
+            return self._send_json({"errors": [], "warnings": []})
+        message = f'"license" must be one of [{", ".join(sorted(LICENSES))}]'
+        return self._send_json({"errors": [{"message": message}], "warnings": []}, 400)
+
+    def _may_write(self, repo_id: str = "") -> bool:
+        if self._token == TOKEN and repo_id not in self.hub.foreign:
             return True
-        is_known = self._token == READ_TOKEN
+        is_known = self._token in (TOKEN, READ_TOKEN)
         self._send(403 if is_known else 401, headers={"X-Error-Message": _NO_SCOPE if is_known else _BAD_TOKEN})
         return False
 
@@ -253,6 +264,13 @@ class _Handler(BaseHTTPRequestHandler):
                 is_there = wanted["oid"] in self.hub.uploads
                 answers.append(wanted if is_there else {**wanted, "actions": {"upload": upload, "verify": verify}})
             self._send_json({"transfer": "basic", "objects": answers})
+
+    def _store(self, path: str, body: bytes) -> None:
+        """Large files, by LFS or xet."""
+        if path.startswith("/lfs/"):
+            self._upload(path.removeprefix("/lfs/"), body)
+        else:
+            self._xet(path, body)
 
     def _upload(self, name: str, body: bytes) -> None:
         if name == "verify":
@@ -292,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "preupload":
             asked = [file["path"] for file in json.loads(body)["files"]]
             return self._send_json({"files": [_preupload(path, files.get(path)) for path in asked]})
-        if not self._may_write():
+        if not self._may_write(repo_id):
             return None
         if what == "tag":
             name = json.loads(body)["tag"]

@@ -46,11 +46,20 @@ def main(argv):
     parser.add_argument("--resume_from_checkpoint")
     parser.add_argument("--sigterm_at", type=int)
     parser.add_argument("--streaming", action="store_true")
+    parser.add_argument("--images_per_class", type=int, default=1)
+    parser.add_argument("--objective", default="lgm")
+    parser.add_argument("--label_learning_rate", type=float, default=0.0)
+    parser.add_argument("--vae")
     flags = parser.parse_args(argv)
 
     args = LGMConfig(
         flags.output_dir,
         init=flags.init,
+        images_per_class=flags.images_per_class,
+        objective=flags.objective,
+        label_learning_rate=flags.label_learning_rate,
+        parameterization="latent" if flags.vae else "pyramid",
+        vae=flags.vae,
         max_steps=flags.max_steps,
         save_steps=3,
         save_total_limit=9,

@@ -12,6 +12,7 @@ import run_distiller
 import torch
 from conftest import ROOT, SIDE, make_dataset, make_vit
 from datasets import load_dataset
+from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
@@ -364,6 +365,34 @@ def test_processes_and_chunks_agree(alone, tmp_path, processes, flags):
     for all_at_once, shared in zip(gradients(alone), gradients(tmp_path / "many"), strict=True):
         assert all_at_once.dtype == torch.float64 and all_at_once.abs().max() > 1e-6
         torch.testing.assert_close(shared, all_at_once, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(["--objective", "ridge"], marks=pytest.mark.slow),
+        ["--images_per_class", "2"],  # clusters
+        ["--objective", "ridge", "--images_per_class", "2", "--label_learning_rate", "0.1"],
+        pytest.param(["--label_learning_rate", "0.1"], marks=pytest.mark.slow),
+        ["--vae", "vae"],
+    ],
+    ids=" ".join,
+)
+def test_processes_agree_on_whatever_is_learned(tmp_path, flags):
+    """Ridge, clusters, soft labels and latents: two processes of three classes, so that their shares differ."""
+    if "--vae" in flags:
+        torch.manual_seed(0)
+        AutoencoderTiny(num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1)).save_pretrained(
+            tmp_path / "vae"
+        )
+        flags = ["--vae", str(tmp_path / "vae")]
+    for name, processes in (("one", 1), ("two", 2)):
+        run_script(*flags, "--classes", "3", folder=tmp_path / name, processes=processes)
+    one, two = final_tensors(tmp_path / "one"), final_tensors(tmp_path / "two")
+    assert one.keys() == two.keys()
+    tolerance = 1e-4 if "--vae" in flags else 1e-10  # an autoencoder draws in float32, of other rows at a time
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=tolerance)
 
 
 def test_more_processes_than_images_and_another_number_resumes(tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import hf_lgm
 
 # Each room may import from those on earlier floors, and from rooms on its own floor that stand before it.
 FLOORS = [
-    ["settings", "randomness", "distributed", "hub", "demo"],
+    ["values", "settings", "trackers", "randomness", "distributed", "hub", "demo"],
     ["arguments", "config", "data", "backbones"],
     ["features", "publishing"],
     ["distillation"],
@@ -57,6 +58,25 @@ def test_imports_lead_down(path):
         return
     for other in rooms_imported(path):
         assert ORDER.index(other) <= ORDER.index(room), f"{room} imports {other}, which stands above it"
+
+
+def messages(path):
+    """Strings of a module that are not docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = [node for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+    said = {id(node.body[0].value) for node in documented if isinstance(node.body[0], ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in said:
+            yield node.value
+
+
+@pytest.mark.parametrize("room", ["publishing", "evaluation", "hub", "arguments", "config", "settings", "values"])
+def test_messages_name_fields_and_commands_name_flags(room):
+    """A flag is its field with two dashes; who calls from Python has no flags. Whole commands may be typed."""
+    paths = [path for path in modules() if path.relative_to(ROOT / "hf_lgm").parts[0].removesuffix(".py") == room]
+    assert paths
+    found = [text for path in paths for text in messages(path) if re.search(r"--[a-z]", text)]
+    assert not [text for text in found if not text.startswith(("python ", "accelerate ", "ACCELERATE_"))]
 
 
 def test_names_at_the_front_door():

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..hub import existing_path_or_id
+from ..publishing.licenses import check_license
 from ..settings import DataOptions, Pooling
+from ..values import check_at_least, check_positive
 
 DEFAULT_DATASET = "clane9/imagenet-100"
 
@@ -41,6 +43,12 @@ class ModelArguments:
     trust_remote_code: bool = False
     strip_prefix: str | None = None
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "image_size")
+        check_positive(self, "resize_ratio", "image_std")
+        for name in self.model:
+            check_side(name, "--model")
+
 
 @dataclass
 class LoadingArguments:
@@ -60,6 +68,11 @@ class LoadingArguments:
     use_cpu: bool = False
     per_device_eval_batch_size: int = 64
     dataloader_num_workers: int = -1
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "seed")
+        check_at_least(self, 1, "per_device_eval_batch_size")
+        check_at_least(self, -1, "dataloader_num_workers")
 
 
 @dataclass
@@ -86,6 +99,10 @@ class DataArguments(DataOptions):
     license_name: str | None = None
     license_link: str | None = None
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "max_train_samples", "max_eval_samples")
+        check_license(self.license, self.license_name, self.license_link)
+
     def choose(self, models: Sequence[str]) -> str:
         """The dataset to use: the digits go with the demo's backbones.
 
@@ -105,3 +122,17 @@ class DataArguments(DataOptions):
     def name_of(self, dataset: str) -> str:
         """What folders and cards call it."""
         return self.dataset_name or Path(dataset).name
+
+
+def check_side(model: str, flag: str) -> None:
+    """Refuse what stands behind the @ of a backbone's name, unless it is the side of images.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    _, at, side = model.partition("@")
+    if at and not (side.isdecimal() and int(side)):
+        raise ValueError(
+            f"{flag} takes NAME@SIDE, as in {DEMO_MODELS[0]}@64, found '{model}'; a branch or commit is given by "
+            "--revision."
+        )

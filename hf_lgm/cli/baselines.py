@@ -11,6 +11,7 @@ from typing import Any
 
 from ..demo import DEMO_MODELS
 from ..settings import BaselineKind, ViewSettings
+from ..values import check_at_least
 from .arguments import DataArguments, LoadingArguments, ModelArguments
 from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
 
@@ -39,6 +40,7 @@ class BaselineArguments:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_at_least(self, 1, "images_per_class")
         areas: Any = self.crop_scale
         ViewSettings(self.flip, areas)  # refuses crops
 

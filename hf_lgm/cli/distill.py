@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..arguments import LGMArguments
 from ..demo import DEMO_DATASET, DEMO_MODELS
-from .arguments import DataArguments, ModelArguments
+from ..values import check_at_least
+from .arguments import DataArguments, ModelArguments, check_side
 from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class RunArguments:
     num_gpus: int = 1
     also_init: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "num_gpus")
+        for name in self.eval_models:
+            check_side(name, "--eval_models")
+
 
 def main(default_config: Path | None = None) -> None:
     """Load, distil, save, compare, say what to look at.
@@ -58,6 +64,10 @@ def main(default_config: Path | None = None) -> None:
     types = (ModelArguments, DataArguments, LGMArguments, RunArguments)
     model_args, data_args, given, run_args = parse_arguments(types, __doc__ or "", sys.argv[1:], default_config)
     dataset = data_args.choose(model_args.model)
+    models = model_args.model or DEMO_MODELS[:1]
+    name = data_args.name_of(dataset)
+    given.output_dir = given.output_dir or default_output_dir(name, "lgm", models, given.images_per_class)
+    chosen = _choose_runs(given, run_args)
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
     import torch
@@ -68,7 +78,6 @@ def main(default_config: Path | None = None) -> None:
 
     args = LGMConfig(**vars(given))
     source = inputs.source_of(data_args, dataset)
-    models = model_args.model or DEMO_MODELS[:1]
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     if run_args.plan:
         from ..distillation.planning import plan
@@ -76,9 +85,7 @@ def main(default_config: Path | None = None) -> None:
         backbones = [backbone.to(args.device) for backbone in inputs.load_backbones(model_args, models, dtype)]
         print(plan(backbones, args, inputs.measure(data_args, dataset, backbones, args), run_args.num_gpus))
         return
-    args.output_dir = args.output_dir or default_output_dir(source["name"], "lgm", models, args.images_per_class)
-    runs = _choose_runs(args, run_args)
-    _check_inits_are_kept(runs)
+    runs = {name: LGMConfig(**vars(run)) for name, run in chosen.items()}
     for run in runs.values():
         if inputs.streams(data_args, dataset):
             run.check_streaming()
@@ -109,25 +116,29 @@ def main(default_config: Path | None = None) -> None:
     distiller.accelerator.end_training()
 
 
-def _choose_runs(args: "LGMConfig", run_args: RunArguments) -> "dict[str, LGMConfig]":
-    """What is to be distilled, by name. It is published at the very end, together with the table."""
-    if run_args.also_init and args.resume_from_checkpoint not in (None, "auto"):
+def _choose_runs(given: LGMArguments, run_args: RunArguments) -> dict[str, LGMArguments]:
+    """What is to be distilled, by name. It is published at the very end, together with the table.
+
+    Raises:
+        ValueError: If one would be written over another, or over what it begins with.
+    """
+    if run_args.also_init and given.resume_from_checkpoint not in (None, "auto"):
         raise ValueError("--also_init makes several runs, which go on with --resume_from_checkpoint auto only.")
-    own = dataclasses.replace(args, push_to_hub=False)
-    return {"distilled": own} | {
-        f"distilled from {init}": dataclasses.replace(
-            own, init=init, output_dir=f"{args.output_dir}-from-{Path(init).name}"
-        )
-        for init in run_args.also_init
-    }
-
-
-def _check_inits_are_kept(runs: "dict[str, LGMConfig]") -> None:
-    """Raise where a run would begin with what another, or itself, writes over."""
-    written = {Path(each.output_dir).resolve() for each in runs.values()}
+    own = dataclasses.replace(given, push_to_hub=False)
+    runs = {"distilled": own}
+    for init in run_args.also_init:
+        folder = f"{own.output_dir}-from-{Path(init).name}"
+        if other := next((run.init for run in runs.values() if run.output_dir == folder), None):
+            raise ValueError(
+                f"--also_init: what begins with '{other}' and what begins with '{init}' would both be written to "
+                f"{folder}: distil one of them by another command, with --init and --output_dir."
+            )
+        runs[f"distilled from {init}"] = dataclasses.replace(own, init=init, output_dir=folder)
+    written = {Path(run.output_dir).expanduser().resolve() for run in runs.values()}
     for run in runs.values():
         if run.begins_with_set and Path(run.init).expanduser().resolve() in written:
             raise ValueError(f"--init: '{run.init}' is also where new images are to go: give another --output_dir.")
+    return runs
 
 
 def _ready(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..demo import DEMO_MODELS
 from ..settings import ProbeProtocol, ProtocolName, ViewSettings
+from ..values import check_at_least, check_positive
 from .arguments import DataArguments, LoadingArguments, ModelArguments
 from .parsing import parse_arguments, prepare_torch
 
@@ -56,7 +57,10 @@ class EvaluateArguments:
     def __post_init__(self) -> None:
         if not self.sets:
             raise ValueError("--sets names what to evaluate: folders of distill.py or baselines.py, or Hub ids.")
-        _ = self.probe_protocol  # refuses what can't be
+        check_at_least(self, 1, "eval_seeds")
+        check_positive(self, "eval_learning_rate")
+        if self.crop_scale is not None:
+            self.views(ViewSettings())  # refuses crops
 
     @property
     def probe_protocol(self) -> ProbeProtocol:

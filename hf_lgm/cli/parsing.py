@@ -10,18 +10,14 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import yaml
 from transformers import HfArgumentParser
 
 from ..arguments import INSTEAD
 from ..hub import without_folders
-
-logger = logging.getLogger(__name__)
-
-# Former names of flags, which are understood until 0.3.
-RENAMED = {"eval_protocol": "protocol"}
+from ..values import converted, types_of
+from .config_files import present_name, read_config
 
 
 def parse_arguments(
@@ -39,30 +35,26 @@ def parse_arguments(
             named.
 
     Raises:
-        FileNotFoundError: If the YAML file is not there.
-        ValueError: If it holds something that is not a flag, or the command line does.
+        FileNotFoundError: If a YAML file is not there.
+        ValueError: If one holds something that is not a flag, or a value of another type, or the command line does.
     """
-    parser = HfArgumentParser(list(types), description=description, formatter_class=_HelpFormatter)
-    parser.add_argument(
-        "--config", type=Path, nargs="+", help="YAML files of flags, later over earlier; the command line over them."
-    )
-    parser.set_defaults(output_dir="")
-    said = {name: text for kind in types for name, text in described_fields(kind).items()}
-    for action in parser._actions:
-        if action.option_strings[0].startswith(("--no_", "--no-")):
-            action.help = f"Turns --{action.dest} off."
-        elif action.dest in said:
-            action.help = said[action.dest].replace("%", "%%")
+    parser = _parser(types, description)
     argv = [_renamed(flag) for flag in argv]
-    given, unknown = parser.parse_known_args(argv)
+    flags = {action.dest for action in parser._actions}
+    # What is not among the flags stays None, and comes from the files or from the dataclasses.
+    known, unknown = parser.parse_known_args(argv, argparse.Namespace(**dict.fromkeys(flags)))
     if unknown:
         _refuse(unknown[0], parser)
-    configs = given.config or []
-    if default_config and not (configs or given.model or given.dataset):
+    given = {name: value for name, value in vars(known).items() if value is not None}
+    configs = given.pop("config", [])
+    if default_config and not (configs or given.keys() & {"model", "dataset"}):
         configs = [default_config]
+    wanted = {name: kind for each in types for name, kind in types_of(each).items()}
+    values: dict[str, Any] = {"output_dir": ""}
     for config in configs:
-        parser.set_defaults(**_read_yaml(config, {action.dest: action for action in parser._actions}))
-    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[: len(types)]
+        values |= read_config(config, wanted)
+    values |= {name: converted(value, wanted[name], f"--{name}") for name, value in given.items()}
+    return tuple(each(**{name: values[name] for name in types_of(each) if name in values}) for each in types)
 
 
 def described_fields(kind: type) -> dict[str, str]:
@@ -156,6 +148,34 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Defaults beside the flags, examples on lines of their own."""
 
 
+class _Parser(HfArgumentParser):
+    """Says in a sentence what is wrong with the command line, without all flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise ValueError(re.sub(r"^argument (--\w+)\S*:", r"\1:", message))
+
+
+def _parser(types: Sequence[Any], description: str) -> argparse.ArgumentParser:
+    """The flags of these dataclasses and `--config`; values stay as they were typed."""
+    parser = _Parser(list(types), description=description, formatter_class=_HelpFormatter)
+    said = {name: text for kind in types for name, text in described_fields(kind).items()}
+    for action in parser._actions:
+        if action.dest in said:
+            action.type = None  # `converted` says what is wrong, of flags and files alike
+            if action.choices:
+                action.metavar, action.choices = f"{{{','.join(action.choices)}}}", None
+        if action.option_strings[0].startswith(("--no_", "--no-")):
+            action.help = f"Turns --{action.dest} off."
+        elif action.dest in said:
+            action.help = said[action.dest].replace("%", "%%")
+    parser.add_argument(
+        "--config", type=Path, nargs="+", help="YAML files of flags, later over earlier; the command line over them."
+    )
+    parser.set_defaults(output_dir="")
+    return parser
+
+
 def _is_mendable(error: Exception) -> bool:
     """Whether a user can mend it: files, the Hub, the disk, a missing package, a dataset, the memory, a setting."""
     if isinstance(error, (OSError, ImportError, ValueError, TypeError, FloatingPointError)):
@@ -167,13 +187,9 @@ def _is_mendable(error: Exception) -> bool:
 
 
 def _renamed(flag: str) -> str:
-    """A flag by its present name; one that was renamed is said."""
+    """A flag by its present name."""
     name, equals, value = flag.removeprefix("--").partition("=")
-    now = RENAMED.get(name.replace("-", "_"))
-    if not flag.startswith("--") or now is None:
-        return flag
-    logger.warning("--%s is called --%s now; the old name goes with 0.3.", name, now)
-    return f"--{now}{equals}{value}"
+    return f"--{present_name(name)}{equals}{value}" if flag.startswith("--") else flag
 
 
 def _refuse(flag: str, parser: argparse.ArgumentParser) -> None:
@@ -184,24 +200,3 @@ def _refuse(flag: str, parser: argparse.ArgumentParser) -> None:
     known = [name for action in parser._actions for name in action.option_strings]
     similar = difflib.get_close_matches(flag, known, 1, cutoff=0.75)
     raise ValueError(f"'{flag}' is no flag.{f' Did you mean {similar[0]}?' if similar else ''} --help lists them all.")
-
-
-def _read_yaml(path: Path, known: dict[str, argparse.Action]) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"--config: there is no file '{path}'.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config: {path} is not YAML: {error}") from error
-    values = {_renamed(f"--{name}").removeprefix("--"): value for name, value in values.items()}
-    unknown = sorted(set(values) - set(known))
-    if advice := [f"{name}: use {INSTEAD[name]}" for name in unknown if name in INSTEAD]:
-        raise ValueError(f"--config: {path} has fields that LGMConfig does not take: {'; '.join(advice)}.")
-    if unknown:
-        raise ValueError(f"--config: {path} has unknown flags: {', '.join(unknown)}. --help lists those there are.")
-    for name, value in values.items():
-        if known[name].nargs in ("+", "*"):  # one value where a list is meant
-            values[name] = value if isinstance(value, list) else [value]
-        elif value is False and name.endswith("_strategy"):  # YAML's reading of a bare no
-            values[name] = "no"
-    return values

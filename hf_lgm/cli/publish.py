@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hub import check_repo_id, check_tag
+from ..publishing.licenses import check_license
 from .parsing import parse_arguments, prepare_torch
 
 if TYPE_CHECKING:
@@ -64,6 +66,11 @@ class PublishArguments:
             raise ValueError(
                 "Expected --folder FOLDER, and --repo_id USER/NAME to publish or --output_dir to look first."
             )
+        if self.repo_id is not None:
+            check_repo_id(self.repo_id)
+        if self.tag is not None:
+            check_tag(self.tag)
+        check_license(self.license, self.license_name, self.license_link)
 
 
 def main() -> None:

@@ -28,7 +28,10 @@ def callback_handler(args: TrainingArguments, callbacks: Sequence[TrainerCallbac
     """The callbacks of a run: progress bar, time-lapse, the trackers that are asked for, and the given ones."""
     from transformers.integrations import get_reporting_integration_callbacks  # here, since it is slow to load
 
-    trackers = [callback() for callback in get_reporting_integration_callbacks(args.report_to)]
+    try:
+        trackers = [callback() for callback in get_reporting_integration_callbacks(args.report_to)]
+    except RuntimeError as error:  # half installed, or too old: Transformers says what to install
+        raise ImportError(f"report_to: {error}") from error
     shown = [] if args.disable_tqdm else [LossBar()]
     everybody = [DefaultFlowCallback(), *shown, Timelapse(), *trackers, *callbacks]
     return CallbackHandler(everybody, None, None, None, None)

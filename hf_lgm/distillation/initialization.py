@@ -16,6 +16,7 @@ from ..distributed import owned_range
 from ..features.coresets import centroid_rows, random_rows
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
+from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
 from .synthetic import SyntheticImages
 
@@ -78,6 +79,13 @@ class Start:
             learned.images.start_from(self._real_pixels(learned.rows, extractor))
         learned.restart_optimizer()
 
+    @property
+    def beginning(self) -> str:
+        """What the images began as: `noise`, `real`, or `unknown` where an earlier set does not say."""
+        if self.earlier:
+            return beginning_of(self.earlier.config, self.earlier.is_real)
+        return "noise" if self.args.init == "noise" else "real"
+
     def identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""
         backbones = " ".join(backbone.fingerprint for backbone in self.backbones)
@@ -116,14 +124,14 @@ def earlier_set(name: str, class_names: list[str], images_per_class: int) -> Dis
     earlier = DistilledSet.from_pretrained(name)
     if not earlier.has_images:
         raise ValueError(
-            f"--init: '{name}' has rows of real images and not the images themselves: give --init centroid or random, "
+            f"init: '{name}' has rows of real images and not the images themselves: give init='centroid' or 'random', "
             "or a set with images."
         )
-    y = earlier.labels_as(class_names, f"--init: '{name}' has")
+    y = earlier.labels_as(class_names, f"init: '{name}' has")
     fewest = int(torch.bincount(y, minlength=len(class_names)).min())
     if fewest < images_per_class:
         raise ValueError(
-            f"--init: '{name}' has {fewest} image(s) of a class, and --images_per_class {images_per_class} are to be "
+            f"init: '{name}' has {fewest} image(s) of a class, and images_per_class={images_per_class} are to be "
             "distilled: give fewer, or another set."
         )
     rows = torch.cat([(y == label).nonzero()[:images_per_class, 0] for label in range(len(class_names))])

@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -11,14 +12,20 @@ from ..backbones.backbone import FrozenBackbone
 from ..config import LGMConfig
 from ..distributed import owned_range
 from .encoding import beside_chunks, encode_views, find_chunk_size
-from .objectives import LabelledFeatures, feature_gradient, probe_gradient, uniform_weights
+from .objectives import LabelledFeatures, feature_gradient, uniform_weights
 
 # Views that are timed; on a CPU a few say enough.
 _VIEWS = {"cpu": 20}
 _VIEWS_ELSEWHERE = 200
 
-# Rows of features that the objective is timed with; it takes as much longer as there are more.
+# Images that an autoencoder draws to be timed: as many as it draws at a time.
+_DRAWN = 8
+
+# Synthetic features that the objective is timed with at most; it takes as much longer as there are more.
 _ROWS = 1024
+
+# Real features that it is timed with twice: the difference is what they cost.
+_FEW_ROWS, _MANY_ROWS = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ def plan(
         owned * each.both + (owned - chunk) * each.forward + _objective_seconds(backbone, args, size, num_images)
         for each, backbone in zip(passes, backbones, strict=True)
     ]
+    drawing, autoencoder_bytes = _autoencoder_cost(args, side, owned, backbones[0].mean.device)
     num_real = size.num_train + size.num_eval
     features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
     image = torch.empty(3, side, side, device="meta")
@@ -118,11 +126,12 @@ def plan(
         chunk,
         num_processes,
         args.max_steps,
-        sum(steps),
+        sum(steps) + owned * drawing,
         sum(num_real * each.forward / args.views_per_step / num_processes for each in passes),
         sum(parameter.nbytes for backbone in backbones for parameter in backbone.parameters())
         + beside_chunks(owned, image)
         + chunk * max(each.graph_bytes for each in passes)
+        + autoencoder_bytes
         + features,
         features + kept * checkpoint + num_images * image.numel(),
     )
@@ -167,22 +176,39 @@ class _Passes:
 
 
 def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize, num_images: int) -> float:
-    """The probe's gradient of all real features, and the loss with its gradient on the synthetic ones."""
-    device = backbone.mean.device
-    number = torch.arange(_ROWS, device=device)
-    cluster = number % num_images if args.has_clusters else None
-    features = LabelledFeatures(
-        torch.randn(_ROWS, backbone.dim, device=device), number % size.num_classes, uniform_weights(number), cluster
-    )
-    W = torch.randn(size.num_classes if cluster is None else num_images, backbone.dim, device=device)
-    real_rows = num_images * args.views_per_step if args.real_features == "online" else size.num_train
-    real = _seconds(lambda: probe_gradient(features.by_cluster, W), device) * real_rows / _ROWS
-    few = LabelledFeatures(
-        features.z[:8], features.y[:8], uniform_weights(number[:8]), None if cluster is None else cluster[:8]
-    )
-    synthetic = replace(features, y=features.targets(size.num_classes))
-    matched = _seconds(lambda: feature_gradient(synthetic, few, W, args.objective), device)
-    return real + matched * num_images * args.views_per_step / _ROWS
+    """The loss with its gradient on the synthetic features, which takes longer the more real ones there are."""
+    device, total = backbone.mean.device, num_images * args.views_per_step
+    real_rows = total if args.real_features == "online" else size.num_train
+
+    def features(rows: int) -> LabelledFeatures:
+        number = torch.arange(rows, device=device)
+        cluster = number % num_images if args.has_clusters else None
+        z = torch.randn(rows, backbone.dim, device=device)
+        return LabelledFeatures(z, number % size.num_classes, uniform_weights(number), cluster)
+
+    plain = features(min(total, _ROWS))
+    synthetic = replace(plain, y=plain.targets(size.num_classes))
+    W = torch.randn(num_images if args.has_clusters else size.num_classes, backbone.dim, device=device)
+
+    def seconds(real: LabelledFeatures) -> float:
+        return _seconds(lambda: feature_gradient(synthetic, real, W, args.objective), device)
+
+    few = seconds(features(_FEW_ROWS))
+    each = max(0.0, seconds(features(_MANY_ROWS)) - few) / (_MANY_ROWS - _FEW_ROWS)
+    return few * max(1.0, total / _ROWS) + each * real_rows
+
+
+def _autoencoder_cost(args: LGMConfig, side: int, owned: int, device: torch.device) -> tuple[float, int]:
+    """Seconds to draw an image and to send its gradient back, and the bytes of weights and of what is kept between."""
+    if args.vae is None:
+        return 0.0, 0
+    from .latents import LatentImages, load_autoencoder  # here, since it loads diffusers
+
+    count = min(owned, _DRAWN)
+    images: Any = LatentImages(range(count), side, args.seed, load_autoencoder(args.vae)).to(device)
+    seconds = _seconds(lambda: images().sum().backward(), device) / count
+    kept = _graph_bytes(images.autoencoder, lambda: images.autoencoder.decode(images.levels[0]))
+    return seconds, kept + sum(parameter.nbytes for parameter in images.parameters())
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -197,9 +223,9 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     return min(seconds[1:])
 
 
-def _graph_bytes(backbone: FrozenBackbone, work: Callable[[], object]) -> int:
+def _graph_bytes(model: torch.nn.Module, work: Callable[[], object]) -> int:
     """Bytes of all tensors but weights that a forward pass keeps for the backward pass: on every device the same."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:

@@ -72,10 +72,10 @@ def select_baseline(
     if kind not in get_args(BaselineKind):
         raise ValueError(f"The kind must be one of {', '.join(get_args(BaselineKind))}, found '{kind}'.")
     if (kind == "neighbor") != (neighbors_of is not None):
-        raise ValueError("--kind neighbor and --neighbors_of SET belong together: whose neighbours are meant.")
+        raise ValueError("kind='neighbor' and neighbors_of belong together: whose neighbours are meant.")
     images = train_dataset if isinstance(train_dataset, LabelledImages) else LabelledImages.from_dataset(train_dataset)
     if images.is_streamed and kind != "random":
-        raise ValueError(f"'{kind}' needs all real images again, and a stream is read once: leave --streaming out.")
+        raise ValueError(f"'{kind}' needs all real images again, and a stream is read once: do not stream it.")
     images = images.with_images()
     images.check_classes(images_per_class)
     extractor, backbone = FeatureExtractor.given(extractor, loading), FrozenBackbone.wrap(backbone)
@@ -141,11 +141,11 @@ def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> Dist
         return rows
     where = f"the train split of {rows.config.get('source', {}).get('dataset', 'its source')}"
     if train_images.is_streamed:
-        raise ValueError(f"This set is rows of {where}, whose images a stream does not keep: leave --streaming out.")
+        raise ValueError(f"This set is rows of {where}, whose images a stream does not keep: do not stream it.")
     wanted = torch.tensor(rows.dataset["source_index"][:])
     total = len(train_images.source)
     if int(wanted.max()) >= total:
-        raise ValueError(f"This set has row {int(wanted.max())} of {where}; --dataset has {total} rows.")
+        raise ValueError(f"This set has row {int(wanted.max())} of {where}; the data has {total} rows.")
     chosen = replace(train_images, rows=wanted, labels=rows.labels, class_names=rows.class_names, groups=None)
     made = rows.config.get("backbone", {})
     size = Preprocessing(made.get("image_size", 224)).synthetic_size
@@ -153,7 +153,7 @@ def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> Dist
     ratio = rows.config.get("baseline", {}).get("resize_ratio", cut_as_their_backbone)
     rebuilt = real_image_set(chosen, torch.arange(len(wanted)), size, ratio, rows.config)
     if rebuilt.fingerprint != rows.config.get("images_sha256", rebuilt.fingerprint):
-        raise ValueError(f"This set is rows of {where}, and --dataset has other images there: give the same revision.")
+        raise ValueError(f"This set is rows of {where}, and the data has other images there: give the same revision.")
     return rebuilt
 
 

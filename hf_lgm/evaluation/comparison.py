@@ -15,7 +15,7 @@ from ..data.labelled_images import LabelledImages
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
-from ..publishing.provenance import made_through
+from ..publishing.provenance import differences, made_through
 from ..publishing.results import (
     ALL_REAL_IMAGES,
     RANDOM_IMAGES,
@@ -29,7 +29,7 @@ from ..settings import BaselineKind, ProbeProtocol, ViewSettings
 from .baselines import with_source_images
 from .evaluator import Evaluator
 from .references import REFERENCES
-from .transfer import TransferMatrix, matrix_of
+from .transfer import TransferMatrix, matrix_of, shown_names
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Comparison:
         backbones = [*self.backbones, *self.failures]
         cells = {(result.training_set, result.backbone): _cell(result, metric) for result in self.results}
         names = list(dict.fromkeys(result.training_set for result in self.results))
-        rows = [[_TITLE, *map(_short, backbones)]]
+        rows = [[_TITLE, *shown_names(backbones)]]
         for name in names:
             known = [cells.get((name, backbone), "") for backbone in self.backbones]
             rows.append([name, *known, *["failed"] * len(self.failures)])
@@ -154,6 +154,9 @@ def compare(
     Raises:
         ValueError: If a set has other classes than the images, or nothing could be evaluated.
     """
+    names = [backbone.name for backbone in backbones]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected backbones of different names, which the columns have, found {', '.join(names)}.")
     sets = {name: with_source_images(images, train_images) for name, images in sets.items()}
     _check(sets, train_images, eval_images, baselines, references)
     extractor, protocol = FeatureExtractor.given(extractor, loading), protocol or ProbeProtocol()
@@ -207,7 +210,7 @@ def _check(
         try:
             train_images.check_classes(max(images.images_per_class for images in sets.values()))
         except ValueError as error:
-            raise ValueError(f"{error} --baselines none leaves real images out.") from error
+            raise ValueError(f"{error} baselines=[] leaves them out (as a flag: none).") from error
 
 
 def _real_sets(
@@ -253,11 +256,15 @@ def _transfer(
 
     `None` where fewer than two backbones made one.
     """
-    names = {evaluator.backbone.name for evaluator in worked}
+    backbones = {evaluator.backbone.name: evaluator.backbone for evaluator in worked}
     made: dict[int, dict[str, str]] = {}
     for name, images in sets.items():
         models = made_through(images.config)
-        if not images.is_real and len(models) == 1 and models[0] in names:
+        if images.is_real or len(models) != 1 or models[0] not in backbones:
+            continue
+        if others := differences(images.config, backbones[models[0]]):
+            logger.warning("'%s' is left out of the transfer matrix: it was made with %s", name, "; ".join(others))
+        else:
             made.setdefault(images.images_per_class, {}).setdefault(models[0], name)
     made_by = max(made.values(), key=len, default={})
     chosen = [evaluator for evaluator in worked if evaluator.backbone.name in made_by]

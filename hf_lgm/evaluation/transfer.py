@@ -16,7 +16,7 @@ from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
-from ..publishing.provenance import made_through
+from ..publishing.provenance import differences, made_through
 from ..publishing.results import ALL_REAL_IMAGES, markdown_table
 from ..randomness import seeded_generator
 from ..settings import ProbeProtocol
@@ -79,7 +79,7 @@ class TransferMatrix:
 
     def table(self) -> str:
         """Markdown: accuracy, share of the full-data probe, and alignment in each cell."""
-        names = [Path(name).name for name in self.backbones]
+        names = shown_names(self.backbones)
         cells = [
             [f"{a:.1f} ({share:.0%}; {alike:.2f})" for a, share, alike in zip(*row, strict=True)]
             for row in zip(self.accuracy.tolist(), self.share.tolist(), self.alignment.tolist(), strict=True)
@@ -125,9 +125,10 @@ def transfer_matrix(
     distilled = [DistilledSet.from_pretrained(images) if isinstance(images, str) else images for images in sets]
     for images, backbone in zip(distilled, seen_through, strict=True):
         models = made_through(images.config)
-        if models not in ([], [backbone.name]):
+        if models and (others := differences(images.config, backbone)):
             raise ValueError(
-                f"A set that was distilled through {' and '.join(models)} stands at the place of {backbone.name}."
+                f"A set that was distilled through {' and '.join(models)} stands at the place of {backbone.name} "
+                f"({'; '.join(others)})."
             )
     train_images, eval_images = (
         images if isinstance(images, LabelledImages) else LabelledImages.from_dataset(images)
@@ -157,6 +158,12 @@ def matrix_of(evaluators: Sequence[Evaluator], accuracy: Sequence[Sequence[float
         torch.tensor(full_data),
         torch.tensor([[mutual_knn_alignment(a, b) for b in z] for a in z]),
     )
+
+
+def shown_names(names: Sequence[str]) -> list[str]:
+    """Names of backbones in a table: their last parts, but where two of these are the same."""
+    last = [Path(name).name for name in names]
+    return [short if last.count(short) == 1 else name for name, short in zip(names, last, strict=True)]
 
 
 def _rounded(values: torch.Tensor) -> Any:
@@ -259,7 +266,7 @@ def save_transfer(matrix: TransferMatrix, path: Path) -> Path:
 
     figure = Figure(figsize=(13, 5.5), layout="constrained")  # no pyplot: nothing global, no display
     heat, scatter = figure.subplots(1, 2)
-    names, share = [Path(name).name for name in matrix.backbones], matrix.share.numpy()
+    names, share = shown_names(matrix.backbones), matrix.share.numpy()
     alignment = matrix.alignment.numpy()
     heat.imshow(100 * share, cmap="viridis", vmin=0, vmax=100)
     heat.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)

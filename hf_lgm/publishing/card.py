@@ -4,13 +4,15 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
-from .provenance import backbones_of, is_hub_id, made_through
+from ..settings import Initialization
+from .licenses import on_card
+from .provenance import backbones_of, beginning_of, is_hub_id, made_through
 from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
 
 _TEMPLATES = files("hf_lgm.publishing") / "templates"
@@ -75,8 +77,10 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
     source, backbone, is_native = config.get("source", {}), config["backbone"], config["is_native"]
     name = source.get("name") or source.get("dataset", "unknown dataset")
     top1 = next((row for row in results if row["metric"] == "top-1"), None)
+    license_ = on_card(config.get("license") or "unknown")
     data = ModelCardData(
-        license=config.get("license") or "unknown",
+        license=license_["license"],
+        license_name=license_.get("license_name"),
         library_name="transformers" if is_native else "hf_lgm",
         pipeline_tag="image-classification",
         base_model=backbone["name"] if is_hub_id(backbone["name"]) else None,
@@ -125,11 +129,12 @@ def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str
 
 def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_real: bool) -> DatasetCardData:
     made = [] if is_real else ["synthetic"]
+    license_ = on_card(source.get("license", "unknown"))
     split = {"name": "train", "num_bytes": info["num_bytes"], "num_examples": info["num_examples"]}
     return DatasetCardData(
         pretty_name=" ".join(title.split()),
-        license=source.get("license", "unknown"),
-        license_name=source.get("license_name"),
+        license=license_["license"],
+        license_name=source.get("license_name") or license_.get("license_name"),
         license_link=source.get("license_link"),
         task_categories=["image-classification"],
         size_categories=[_size_category(info["num_examples"])],
@@ -233,7 +238,7 @@ def result_table(results: Sequence[dict[str, Any]], metric: str, own: str) -> di
 
 
 def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
-    """What the templates say of a run: `command`, `facts` and `init`."""
+    """What the templates say of a run: `command`, `facts`, and what the images began as."""
     source, run = config.get("source", {}), config.get("run", {})
     settings = config.get("settings", {})
     changed = {name: settings[name] for name in config.get("changed_settings", settings) if name in settings}
@@ -248,7 +253,14 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
         "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
     }
     shown = {name: value for name, value in facts.items() if value not in (None, "")}
-    return {"command": config.get("command"), "facts": shown, "init": settings.get("init", "noise")}
+    began_as = beginning_of(config, is_real=False) if "init" in settings else "noise"
+    return {
+        "command": config.get("command"),
+        "facts": shown,
+        "init": settings.get("init", "noise"),
+        "began_as": began_as,
+        "began_with_set": settings.get("init", "noise") not in get_args(Initialization),
+    }
 
 
 def license_sentence(source: dict[str, Any]) -> str:

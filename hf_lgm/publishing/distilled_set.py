@@ -47,6 +47,23 @@ def set_repository(repo_id: str, config: dict[str, Any], **kwargs: Any) -> HubRe
     return HubRepository(repo_id, "dataset", config=config, why_private=why, **kwargs)
 
 
+def features_of(class_names: list[str], is_real: bool = False, has_soft_labels: bool = False) -> Features:
+    """The columns of a set of images."""
+    features = Features({"image": datasets.Image(), "label": ClassLabel(names=class_names)})
+    if is_real:
+        features["source_index"] = Value("int64")
+    if has_soft_labels:
+        features["soft_label"] = datasets.List(Value("float32"), length=len(class_names))
+    return features
+
+
+def planned_card(config: dict[str, Any], features: Features, num_images: int, repo_id: str) -> str:
+    """The card of a set that is still to be made: its metadata is what will be published, but for sizes."""
+    sizes = {"num_examples": num_images, "num_classes": len(features["label"].names), "num_bytes": 0}
+    info = {"features": features._to_yaml_list(), "download_size": 0, **sizes}
+    return render_set_card({**config, "dataset_info": info}, [], repo_id)
+
+
 @dataclass
 class DistilledSet:
     """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline.
@@ -78,13 +95,11 @@ class DistilledSet:
         Soft labels have shape (n, C).
         """
         columns: dict[str, Any] = {"image": to_images(pixels), "label": list(labels)}
-        features = Features({"image": datasets.Image(), "label": ClassLabel(names=class_names)})
         if source_index is not None:
             columns["source_index"] = list(source_index)
-            features["source_index"] = Value("int64")
         if soft_labels is not None:
             columns["soft_label"] = soft_labels.cpu().tolist()
-            features["soft_label"] = datasets.List(Value("float32"), length=len(class_names))
+        features = features_of(class_names, source_index is not None, soft_labels is not None)
         return cls(Dataset.from_dict(columns, features=features), config or {})
 
     @classmethod

@@ -28,7 +28,7 @@ MAX_BYTES = {DATA_FILE: 2**33, CONFIG_FILE: 2**26, RESULTS_FILE: 2**26}
 
 def fetch_files(name: str, revision: str | None, token: str | None) -> Path:
     """The files of a set on the Hub, in the cache."""
-    cached = must_use_cache(name, "dataset", "--sets")
+    cached = must_use_cache(name, "dataset", "set")
     where: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
     try:
         if not cached:

@@ -17,6 +17,7 @@ from ..config import LGMConfig
 from ..data.labelled_images import LabelledImages
 from ..demo import DEMO_DATASET, DEMO_LICENSE, demo_folder
 from ..hub import is_hub_reachable
+from .licenses import on_card
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,36 @@ def backbones_of(config: dict[str, Any]) -> list[dict[str, Any]]:
 def made_through(config: dict[str, Any]) -> list[str]:
     """Their names."""
     return [backbone["name"] for backbone in backbones_of(config) if "name" in backbone]
+
+
+def differences(config: dict[str, Any], backbone: FrozenBackbone) -> list[str]:
+    """What a set recorded of the one backbone that it was made through, where this one is otherwise; empty for none.
+
+    Weights are told apart by the revision, where there is one; precision may differ.
+    """
+    made, now = backbones_of(config), backbone.describe()
+    if len(made) != 1:
+        return [f"{len(made)} backbones"]
+    both = {name: value for name, value in made[0].items() if name != "dtype" and None not in (value, now.get(name))}
+    return [f"{name} {value}, not {now[name]}" for name, value in both.items() if value != now[name]]
+
+
+def beginning_of(config: dict[str, Any], is_real: bool) -> str:
+    """What the images of a set began as, through all sets that it went on from: `noise`, `real` or `unknown`.
+
+    Args:
+        config (`dict`): Its `lgm_config.json`.
+        is_real (`bool`): Whether it holds real images.
+    """
+    if is_real:
+        return "real"
+    recorded = config.get(
+        "began_as"
+    )  # first: of a folder's path only the last part is published, which may be `noise`
+    return recorded or _BEGINNINGS.get(str(config.get("settings", {}).get("init")), "unknown")
+
+
+_BEGINNINGS = {"noise": "noise", "centroid": "real", "random": "real"}
 
 
 def declared_license(model: str | None) -> str | None:
@@ -102,13 +133,14 @@ def _split(images: LabelledImages | None) -> Any:
 
 def reason_to_be_private(source: dict[str, Any]) -> str | None:
     """Why images made of this source should not be public without being asked for; `None` for no reason."""
-    name, license_ = source.get("dataset", "the source"), str(source.get("license", "unknown")).lower()
+    name, declared = source.get("dataset", "the source"), str(source.get("license", "unknown"))
+    license_ = on_card(declared)["license"]
     if source.get("gated"):
         return f"{name} is gated"
     if license_ == "unknown":
         return f"the licence of {name} is unknown"
     if license_ == "other":
-        return f"{name} has terms of its own ({source.get('license_name', 'licence: other')})"
+        return f"{name} has terms of its own ({source.get('license_name', f'licence: {declared}')})"
     if "nc" in license_.split("-") or "noncommercial" in license_:
         return f"{name} is for non-commercial use ({license_})"
     return None

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import hf_raise_for_status
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from ..hub import HubError, explain, first_line, is_network_error, status_of
+from ..hub import HubError, check_repo_id, check_tag, explain, first_line, is_network_error, status_of
 from .files import CARD_FILE, CONFIG_FILE, MAX_BYTES, PREVIEW_FILE
 from .provenance import made_through
 
@@ -74,28 +74,34 @@ class HubRepository:
     overwrite: bool = False
     token: str | None = None
 
-    def open(self) -> None:
+    def open(self, card: str | None = None) -> None:
         """Create it, unless it is there and may be written to.
+
+        Args:
+            card (`str`, *optional*): The README that is to go there, for the Hub to look at before anything else.
 
         Raises:
             HubError: If it can't be, or it holds something else; the message says what to do.
         """
         try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError as error:
-            raise HubError(f"'{self.repo_id}' can't be the name of a repository: {error}") from error
-        if self.repo_id.count("/") != 1:
-            raise HubError(f"Expected a repository 'user/name', found '{self.repo_id}'.")
+            check_repo_id(self.repo_id)
+            if self.tag is not None:
+                check_tag(self.tag)
+        except ValueError as error:
+            raise HubError(str(error)) from error
         if not (self.token or get_token()):
             raise HubError(f"There is no token to write to '{self.repo_id}' with: run `hf auth login`.")
+        if card is not None:
+            self._persist("publish the card of", lambda: self._validate(card))
         state = self._persist("look at", self._state)
         if state is not None:
-            return self._check(state)
+            self._check(state)
+            return self._persist("write to", self._check_write_access)
         private = self.private if self.private is not None else self.why_private is not None
         self._persist("create", lambda: self._api.create_repo(**self._target, private=private, exist_ok=True))
         if private and self.private is None:
             logger.warning(
-                "%s is private, because %s: --private false makes a new one public, or change it in its settings",
+                "%s is private, because %s: private=False makes a new one public, or change it in its settings",
                 self.repo_id,
                 self.why_private,
             )
@@ -111,7 +117,7 @@ class HubRepository:
         Raises:
             HubError: If it did not work; the message says what the repository holds, and what to do.
         """
-        self.open()
+        self.open(files[CARD_FILE].read_text(encoding="utf-8") if CARD_FILE in files else None)
         commit = self._persist("commit to", lambda: self._commit_once(files, message))
         if self.tag:
             self._persist("tag", lambda: self._tag_once(commit))
@@ -126,6 +132,18 @@ class HubRepository:
     @property
     def _target(self) -> dict[str, Any]:
         return {"repo_id": self.repo_id, "repo_type": self.repo_type}
+
+    def _validate(self, card: str) -> None:
+        """Let the Hub look at a card's metadata: what it refuses for a commit, it refuses here."""
+        question = {"content": card, "repoType": self.repo_type}
+        hf_raise_for_status(get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=question))
+
+    def _check_write_access(self) -> None:
+        try:
+            self._api.auth_check(**self._target, write=True)
+        except HfHubHTTPError as error:
+            if status_of(error) != 404:  # a server that can't be asked this
+                raise
 
     def _state(self) -> RepoState | None:
         """What is there; `None` where there is no such repository."""
@@ -146,14 +164,14 @@ class HubRepository:
             raise HubError(f"{address} is public: make it private in its settings, or name another repository.")
         if self.private is None and self.why_private and not state.private:
             raise HubError(
-                f"{address} is public, and this should be private, because {self.why_private}: add --private false to "
+                f"{address} is public, and this should be private, because {self.why_private}: add private=False to "
                 "publish it all the same, or name another repository."
             )
         others = sorted(set(state.files) - {_NOT_OURS_TO_DELETE})
         if others and not self.overwrite and not self._is_earlier_version(state):
             what = _title(self._config_of(state)) or f"{len(others)} other files, such as {others[0]}"
             raise HubError(
-                f"{address} holds {what}: name another repository, or add --overwrite to replace all that it holds."
+                f"{address} holds {what}: name another repository, or add overwrite=True to replace all that it holds."
             )
 
     def _is_earlier_version(self, state: RepoState) -> bool:
@@ -189,7 +207,7 @@ class HubRepository:
             return state.head
         if self.tag in state.tags:
             raise HubError(
-                f"'{self.repo_id}' has a tag '{self.tag}' already, of other contents: choose another --tag. Nothing "
+                f"'{self.repo_id}' has a tag '{self.tag}' already, of other contents: choose another tag. Nothing "
                 "was changed."
             )
         operations = [CommitOperationAdd(path, str(local)) for path, local in files.items()]
@@ -207,7 +225,7 @@ class HubRepository:
         found = state.tags.get(self.tag or "") if state else None
         if found not in (None, commit):
             raise HubError(
-                f"The tag '{self.tag}' of '{self.repo_id}' is another commit, {str(found)[:8]}: choose another --tag. "
+                f"The tag '{self.tag}' of '{self.repo_id}' is another commit, {str(found)[:8]}: choose another tag. "
                 "What was to be published is there, without a tag."
             )
         if found is None:

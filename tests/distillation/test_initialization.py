@@ -53,8 +53,8 @@ def test_another_set_in_the_same_folder_is_not_gone_on_with(backbone, tmp_path):
 @pytest.mark.parametrize(
     ("init", "settings", "message"),
     [
-        ("earlier", {"images_per_class": 3}, "has 2 image.s. of a class, and --images_per_class 3"),
-        ("others", {}, "--init: '.*others' has"),
+        ("earlier", {"images_per_class": 3}, "has 2 image.s. of a class, and images_per_class=3"),
+        ("others", {}, "init: '.*others' has"),
         ("user/nothing", {}, "can't be fetched|offline"),
     ],
 )
@@ -91,3 +91,19 @@ def test_a_real_start_is_the_whole_square(init, tmp_path):
     for label, image in enumerate(distiller.images().detach()):
         distance = (squares[real.labels == label] - image).abs().amax(dim=(1, 2, 3))
         assert distance.min() < 0.01
+
+
+def test_what_images_began_as_is_known_through_all_sets(backbone, tmp_path, train_images):
+    def began_as(init, name):
+        distiller = make(backbone, tmp_path / name, init)
+        distiller.train()
+        return distiller.distilled_set().config["began_as"]
+
+    assert began_as("noise", "a") == "noise" and began_as("centroid", "b") == "real"
+    for name in ("a", "b"):
+        make(backbone, tmp_path / name, "noise" if name == "a" else "centroid", save_strategy="no").save_model()
+    assert began_as(tmp_path / "a" / "out", "c") == "noise" and began_as(tmp_path / "b" / "out", "d") == "real"
+    select_baseline("centroid", backbone, train_images, 1).save_pretrained(tmp_path / "real")
+    assert began_as(tmp_path / "real", "e") == "real"
+    make_set(tmp_path / "earlier")
+    assert began_as(tmp_path / "earlier", "f") == "unknown"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, SIDE
 from datasets import load_dataset
+from diffusers import AutoencoderTiny
 from hub_server import serve
 
 from hf_lgm import LGMConfig
@@ -103,3 +104,22 @@ def test_other_objectives_and_clusters_are_planned(backbone, tmp_path, settings)
     alone = plan(backbone, args, DatasetSize(20, 1000, 100))
     assert found.num_images == 20 * args.images_per_class
     assert found.memory_bytes > alone.memory_bytes and found.seconds > 0
+
+
+def test_an_autoencoder_is_planned(backbone, tmp_path):
+    AutoencoderTiny().save_pretrained(tmp_path / "vae")
+    size, settings = DatasetSize(4, 100, 10), {"views_per_step": 1, "chunk_size": 4}
+    latent = LGMConfig(str(tmp_path), parameterization="latent", vae=str(tmp_path / "vae"), **settings)
+    plain, found = plan(backbone, LGMConfig(str(tmp_path), **settings), size), plan(backbone, latent, size)
+    weights = sum(parameter.nbytes for parameter in AutoencoderTiny().parameters())
+    assert found.memory_bytes > plain.memory_bytes + weights and found.step_seconds > plain.step_seconds
+
+
+def test_ridge_takes_longer_the_more_real_images_there_are(backbone, tmp_path):
+    """It scores its probe on all of them, in each step."""
+    few, many = DatasetSize(10, 10_000, 0), DatasetSize(10, 2_000_000, 0)
+    steps = {}
+    for objective in ("lgm", "ridge"):
+        args = LGMConfig(str(tmp_path), objective=objective)
+        steps[objective] = [plan(backbone, args, size).step_seconds for size in (few, many)]
+    assert steps["ridge"][1] - steps["ridge"][0] > 1.5 * (steps["lgm"][1] - steps["lgm"][0]) > 0

@@ -112,7 +112,7 @@ def test_what_can_not_be_chosen_is_refused(backbone, train_images):
         select_baseline("centroid", backbone, train_images, 9)
     with pytest.raises(ValueError, match="images_per_class must be at least 1, found 0"):
         select_baseline("random", backbone, train_images, 0)
-    with pytest.raises(ValueError, match="--kind neighbor and --neighbors_of SET belong together"):
+    with pytest.raises(ValueError, match="kind='neighbor' and neighbors_of belong together"):
         select_baseline("neighbor", backbone, train_images)
     other = select_baseline("random", backbone, LabelledImages.from_dataset(make_dataset(classes=2)))
     with pytest.raises(ValueError, match="The set has other classes than the dataset: missing class 2"):
@@ -122,7 +122,7 @@ def test_what_can_not_be_chosen_is_refused(backbone, train_images):
 def test_of_a_stream_only_random_images_can_be_had(backbone):
     images = StreamEncoder([backbone]).encode(make_dataset().to_iterable_dataset())
     assert len(select_baseline("random", backbone, images, 2).dataset) == 6
-    with pytest.raises(ValueError, match="a stream is read once: leave --streaming out"):
+    with pytest.raises(ValueError, match="a stream is read once: do not stream it"):
         select_baseline("centroid", backbone, images)
 
 

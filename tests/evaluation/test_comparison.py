@@ -149,7 +149,7 @@ def test_bad_input_is_refused_before_anything_is_encoded(train_images, real, bac
     ):
         compare({"other": other}, [broken], train_images, real)
     with pytest.raises(
-        ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'. --base"
+        ValueError, match="images_per_class=9 is more than the 8 real images of class 'class 0'. baselines="
     ):
         compare({"a": make_set(backbones[0], 0, 9)}, [broken], train_images, real)
     uneven = DistilledSet.from_pixels(torch.rand(4, 3, SIDE, SIDE), [0, 0, 1, 2], real.class_names)
@@ -173,6 +173,28 @@ def test_transfer_needs_a_set_for_each_backbone(backbones, train_images, real):
     exchanged = [make_set(backbones[1]), make_set(backbones[0])]
     with pytest.raises(ValueError, match="distilled through vit-1 stands at the place of vit-0"):
         transfer_matrix(exchanged, backbones[:2], train_images, real)
+
+
+@pytest.mark.parametrize(("name", "value"), [("revision", "a"), ("pooling", "mean"), ("resize_ratio", 0.5)])
+def test_another_state_of_a_backbone_is_another_one(backbones, train_images, real, caplog, name, value):
+    own, backbones[0].revision = backbones[:2], "b"
+    sets = {title: make_set(backbone) for title, backbone in zip("ab", own, strict=True)}
+    sets["a"].config["backbone"] = {**own[0].describe(), name: value}
+    with pytest.raises(ValueError, match=rf"through vit-0 stands at the place of vit-0 \({name} {value}, not "):
+        transfer_matrix(list(sets.values()), own, train_images, real)
+    assert compare(sets, own, train_images, real, baselines=[], protocol=QUICK).transfer is None
+    assert f"'a' is left out of the transfer matrix: it was made with {name} {value}, not" in caplog.text
+    sets["a"].config["backbone"] = {**own[0].describe(), "dtype": "bfloat16"}
+    assert compare(sets, own, train_images, real, baselines=[], protocol=QUICK).transfer is not None
+
+
+def test_columns_of_equal_last_parts_have_their_whole_names(backbones, train_images, real):
+    backbones[0].name, backbones[1].name = "maker/vit", "other/vit"
+    found = compare({"a": make_set(backbones[0])}, backbones, train_images, real, baselines=[], protocol=QUICK)
+    assert "| maker/vit" in found.table() and "| other/vit" in found.table()
+    backbones[1].name = "maker/vit"
+    with pytest.raises(ValueError, match="Expected backbones of different names, .* found maker/vit, maker/vit"):
+        compare({"a": make_set(backbones[0])}, backbones, train_images, real)
 
 
 def test_transfer_takes_names_and_datasets(model_folder, splits, tmp_path):

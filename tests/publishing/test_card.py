@@ -90,6 +90,28 @@ def test_how_it_was_made():
     assert data["source_datasets"] == ["maker/photos"] and data["license"] == "mit"
 
 
+@pytest.mark.parametrize(
+    ("init", "began_as", "expected"),
+    [
+        ("noise", None, None),
+        ("noise", "noise", None),
+        ("centroid", "real", "**The images began as real ones** (`init=centroid`), of which traces may be left."),
+        ("user/set", "real", "earlier set (`init=user/set`), which **began as real images**, of which traces may be"),
+        ("user/set", "noise", "The images began as those of an earlier set (`init=user/set`), which began as noise."),
+        (
+            "user/set",
+            None,
+            "(`init=user/set`), which does not say what it began as: traces of real images may be left.",
+        ),
+    ],
+)
+def test_what_the_images_began_as(init, began_as, expected):
+    config = {"settings": {"init": init}, **({"began_as": began_as} if began_as else {})}
+    lines = [line for line in render(config).splitlines() if "began as" in line]
+    assert (expected in lines[0] and len(lines) == 1) if expected else not lines
+    assert "`lgm_config.json` has all settings." in render(config).splitlines()
+
+
 def test_the_snippet_knows_another_image_size_and_columns():
     config = {
         "source": {

@@ -4,11 +4,15 @@ import shutil
 
 import pytest
 from datasets import Dataset, load_dataset
+from huggingface_hub import DatasetCard
+from sets import make_set
 
 from hf_lgm import LabelledImages
 from hf_lgm.cli.arguments import DataArguments
 from hf_lgm.cli.inputs import source_of
 from hf_lgm.cli.parsing import published_command
+from hf_lgm.publishing.card import render_set_card
+from hf_lgm.publishing.licenses import check_license, on_card
 from hf_lgm.publishing.provenance import (
     declared_license,
     describe_images,
@@ -29,6 +33,48 @@ from hf_lgm.publishing.provenance import (
 def test_the_card_in_a_folder(tmp_path, front_matter, expected):
     (tmp_path / "README.md").write_text(f"---\n{front_matter}\n---\n# Photos\n")
     assert describe_source(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("declared", "metadata"),
+    [
+        ("mit", {"license": "mit"}),
+        ("CC BY 4.0", {"license": "cc-by-4.0"}),
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("Our own terms, v2", {"license": "other", "license_name": "our-own-terms-v2"}),
+        ("???", {"license": "other", "license_name": "unnamed"}),
+    ],
+)
+def test_what_somebody_declares_is_on_a_card_as_the_hub_knows_it(declared, metadata):
+    assert on_card(declared) == metadata
+    card = DatasetCard(render_set_card({**make_set().config, **_described(declared)}, [], "user/set"))
+    assert (card.data.license, card.data.get("license_name")) == (metadata["license"], metadata.get("license_name"))
+
+
+def _described(license_):
+    features = make_set().dataset.features._to_yaml_list()
+    sizes = {"num_examples": 6, "num_classes": 3, "num_bytes": 1, "download_size": 1}
+    return {"source": {"license": license_}, "dataset_info": {"features": features, **sizes}}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["CC BY 4.0"],
+            "license='CC BY 4.0' is no identifier of the Hub's: use cc-by-4.0, or other with license_name",
+        ),
+        (["apache"], "use apache-2.0, or other with license_name and license_link"),
+        (["GPL 3"], "use gpl-3.0, or other"),
+        (["x"], "is no identifier of the Hub's: use other with license_name and license_link"),
+        (["mit", "our terms"], "license_name belongs to license='other', found license='mit'."),
+        (["mit", None, "https://terms"], "license_link belongs to license='other', found license='mit'."),
+    ],
+)
+def test_licences_that_the_hub_would_refuse(given, message):
+    with pytest.raises(ValueError) as caught:
+        check_license(*given)
+    assert message in str(caught.value)
 
 
 def test_a_flag_goes_before_what_the_source_says(tmp_path):

@@ -11,7 +11,7 @@ from sets import make_set
 
 from hf_lgm import DistilledSet, LabelledImages, LGMConfig, LGMDistiller, evaluate_probe, select_baseline
 from hf_lgm.evaluation.baselines import with_source_images
-from hf_lgm.hub import HubError, is_hub_reachable
+from hf_lgm.hub import HubError, check_tag, is_hub_reachable
 
 # huggingface_hub 2.4 uploads to LFS by an argument that its HTTP client deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -109,14 +109,59 @@ def test_trouble_that_stays_is_one_sentence(hub, stage, status):
     assert pushed_whole(hub)
 
 
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_refused_for_good_is_said_in_the_server_s_words_and_not_tried_again(hub, stage, status):
+    hub.faults = [Fault(STAGES[stage], status, times=1000)]
+    with pytest.raises(HubError, match="made to fail") as caught:
+        make_set(config=OPEN).push_to_hub("user/set", tag="v1.0")
+    assert "again" not in str(caught.value) and "\n" not in str(caught.value)
+    assert hub.faults[0].times == 999 if stage != "upload" else hub.faults[0].times >= 995  # the client's own
+    assert stage == "tag" or untouched(hub)
+
+
+@pytest.mark.parametrize("token", [TOKEN, READ_TOKEN])
+def test_what_nobody_here_may_write_to_is_said_before_anything_else(hub, monkeypatch, token):
+    make_set(config=OPEN).push_to_hub("user/set")
+    hub.requests.clear()
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.foreign = {"user/set"}
+    with pytest.raises(
+        HubError, match="Could not write to 'user/set': the token may not do this: .* It said: You don't"
+    ):
+        make_set(9, 3, config=OPEN).push_to_hub("user/set")
+    assert not [request for request in hub.requests if "preupload" in request or "/commit" in request]
+
+
+def test_a_card_that_the_hub_refuses_leaves_no_repository(hub):
+    source = {"dataset": "maker/photos", "license": "llama3"}  # which this Hub does not know
+    with pytest.raises(
+        HubError, match=r'Could not publish the card of .*: "license" must be one of \[apache-2.0, cc-'
+    ):
+        make_set(config={**OPEN, "source": source}).push_to_hub("user/set")
+    assert not hub.repos and hub.requests.count("POST /api/validate-yaml") == 1
+
+
+@pytest.mark.parametrize(
+    "tag", ["v 1", "", ".v1", "v..1", "v1.lock", "v1.", "-v1", "v~1", "a//b", "v1@{0}", "v\t1", "@"]
+)
+def test_what_is_no_tag_in_git(hub, tag):
+    with pytest.raises(HubError, match="can't be a tag in git: use letters, digits, dots and dashes, as in v1.0"):
+        make_set(config=OPEN).push_to_hub("user/set", tag=tag)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("tag", ["v1.0", "1.0-rc1", "releases/v1", "ü"])
+def test_what_is_a_tag_in_git(tag):
+    check_tag(tag)
+
+
 def test_pushing_again(hub):
     first = make_set(config=OPEN)
     first.push_to_hub("user/set", tag="v1.0")
     first.push_to_hub("user/set", tag="v1.0")
     assert pushed_whole(hub)
-    with pytest.raises(
-        HubError, match="has a tag 'v1.0' already, of other contents: choose another --tag. Nothing was"
-    ):
+    with pytest.raises(HubError, match="has a tag 'v1.0' already, of other contents: choose another tag. Nothing was"):
         make_set(9, 3, config=OPEN).push_to_hub("user/set", tag="v1.0")
     assert pushed_whole(hub)
     make_set(9, 3, config=OPEN).push_to_hub("user/set", tag="v1.1")  # a new version of the same
@@ -172,9 +217,9 @@ def test_who_may_see_it(hub, caplog, source, is_private, reason):
     images.push_to_hub("user/set")
     assert ("user/set" in hub.private) == is_private
     if reason:
-        assert f"user/set is private, because {reason}: --private false makes a new one public" in caplog.text
+        assert f"user/set is private, because {reason}: private=False makes a new one public" in caplog.text
         hub.private.clear()  # its owner has made it public
-        with pytest.raises(HubError, match="is public, and this should be private, because .*: add --private false"):
+        with pytest.raises(HubError, match="is public, and this should be private, because .*: add private=False"):
             images.push_to_hub("user/set")
     images.push_to_hub("user/set", private=False)
     with pytest.raises(HubError, match="is public: make it private in its settings, or name another repository"):
@@ -209,9 +254,9 @@ def test_real_images_stay_here_and_are_rebuilt_from_their_source(hub, backbone, 
         evaluate_probe(backbone, published, splits["test"])
     rebuilt = with_source_images(published, train_images)
     assert torch.equal(rebuilt.pixels(), chosen.pixels()) and rebuilt.class_names == chosen.class_names
-    with pytest.raises(ValueError, match="--dataset has other images there: give the same revision"):
+    with pytest.raises(ValueError, match="the data has other images there: give the same revision"):
         with_source_images(published, LabelledImages.from_dataset(splits["test"]))
-    with pytest.raises(ValueError, match="This set has row .* --dataset has 1 rows"):
+    with pytest.raises(ValueError, match="This set has row .* the data has 1 rows"):
         with_source_images(published, LabelledImages.from_dataset(splits["train"].select([0])))
     chosen.push_to_hub("user/set", include_source_images=True)
     assert torch.equal(DistilledSet.from_pretrained("user/set").pixels(), chosen.pixels())
@@ -244,8 +289,8 @@ def test_a_set_that_can_not_be_had(hub):
         DistilledSet.from_pretrained("user/set")
 
 
-def make_distiller(backbone, splits, tmp_path, **settings):
-    source = {"dataset": "maker/photos", "license": "cc-by-4.0"}
+def make_distiller(backbone, splits, tmp_path, license="cc-by-4.0", **settings):
+    source = {"dataset": "maker/photos", "license": license}
     args = LGMConfig(str(tmp_path / "out"), max_steps=3, views_per_step=2, disable_tqdm=True, **settings)
     provenance = {"source": source, "command": "a command"}
     return LGMDistiller(backbone, args, splits["train"], splits["test"], provenance=provenance)
@@ -272,6 +317,11 @@ def test_what_is_in_the_way_is_said_before_training(hub, backbone, splits, tmp_p
     with pytest.raises(HubError, match="the token may not do this"):
         distiller.train()
     assert distiller.state.global_step == 0
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    refused = make_distiller(backbone, splits, tmp_path, license="llama3", push_to_hub=True, hub_dataset_id="user/set")
+    with pytest.raises(HubError, match='"license" must be one of'):
+        refused.train()
+    assert refused.state.global_step == 0 and not hub.repos
     with pytest.raises(ValueError, match="push_to_hub needs to know where to: set hub_dataset_id to 'user/name'"):
         make_distiller(backbone, splits, tmp_path, push_to_hub=True)
 

@@ -79,7 +79,7 @@ def test_a_model_that_can_not_be_loaded_leaves_the_others_columns(run, with_sets
     [
         ([], "--sets names what to evaluate"),
         (["--sets", "./absent"], "there is no folder './absent'"),
-        (["--sets", "user/absent"], "Give a local folder with --sets"),
+        (["--sets", "user/absent"], "Give a local folder as set, or"),
         (["--sets", "random", "--protocol", "paper", "--baselines", "best"], "found best"),
         (
             ["--sets", "random", "--classes", "class 0", "class 1"],
@@ -87,7 +87,7 @@ def test_a_model_that_can_not_be_loaded_leaves_the_others_columns(run, with_sets
         ),
         (["--sets", "random", "--eval_split", "nothing"], "there is no split 'nothing'"),
         (["--sets", "random", "--crop_scale", "0.3"], "crop_scale must be two areas"),
-        (["--sets", "random", "--eval_seeds", "0"], "at least one of its seeds, found 0"),
+        (["--sets", "random", "--eval_seeds", "0"], "eval_seeds must be at least 1, found 0"),
         (["--sets", "random", "--output_dir", "matched"], "matched is a set, whose results a table would replace"),
     ],
 )

@@ -152,6 +152,24 @@ def test_two_backbones_of_one_name(run_here, model_folder, dataset_folder):
     assert "Two backbones have the same name: tiny-dinov2, tiny-dinov2" in error
 
 
+@pytest.mark.parametrize(
+    "flags", [["--use_cpu", "true"], ["--eval_strategy", "steps", "--eval_steps", "2", "--report_to", "tensorboard"]]
+)
+def test_flags_that_transformers_reads_too(run_here, model_folder, dataset_folder, flags):
+    """`TrainingArguments` changes other fields for them, which are not to be held against the user."""
+    given = ["--model", model_folder, "--dataset", dataset_folder, *QUICK, "--also_init", "centroid", *flags]
+    printed, error = run_here(*given)
+    assert error is None and "| distilled from centroid " in printed
+
+
+@pytest.mark.parametrize("also", [["noise", "noise"], ["maker/a", "other/a"]])
+def test_two_runs_do_not_write_into_one_folder(run_here, tmp_path, also):
+    _, error = run_here("--model", "demo-vit", "--also_init", *also, "--output_dir", "out")
+    assert f"what begins with '{also[0]}' and what begins with '{also[1]}' would both be written to out-from-" in error
+    assert "distil one of them by another command, with --init and --output_dir." in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_broken_yaml_and_single_values_for_lists(run_here, tmp_path):
     (tmp_path / "broken.yaml").write_text("model: [a")
     assert "broken.yaml" in run_here("--config", "broken.yaml")[1]
