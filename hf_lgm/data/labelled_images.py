@@ -216,14 +216,20 @@ class LabelledImages:
         """The same images to evaluate on, with their classes numbered as in `class_names`.
 
         Raises:
-            ValueError: If the classes are not the same, or there is no image.
+            ValueError: If there is another class, or no image. Classes without an image are named in a warning.
         """
         if len(self) == 0:
             raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
         if self.class_names == class_names:
             return self
-        check_same_classes(self.class_names, class_names, "The images to evaluate on have")
-        return self.with_classes(class_names)
+        there = [name for name in class_names if name in self.class_names]
+        expected = there if len(there) == len(self.class_names) else class_names
+        check_same_classes(self.class_names, expected, "The images to evaluate on have")
+        if len(there) < len(class_names):
+            absent = [name for name in class_names if name not in there]
+            logger.warning("%d classes have no image to evaluate on: %s", len(absent), listed(absent))
+        new = torch.tensor([class_names.index(name) for name in self.class_names])
+        return replace(self, labels=new[self.labels], class_names=class_names)
 
     def without_bad_images(self) -> "LabelledImages":
         """Those that can be decoded; the others are counted. `datasets` keeps the answer beside its own cache."""
@@ -246,10 +252,10 @@ class LabelledImages:
         return self.select(torch.cat([indices[ranks < per_class] for indices, ranks in classes]).sort().values)
 
     def hold_out(self, share: float, seed: int) -> "tuple[LabelledImages, LabelledImages]":
-        """Two disjoint parts of every class, the second with `share` of it (at least one image)."""
+        """Two disjoint parts, the second with `share` of every class: at least one image, but never the only one."""
         kept, held_out = [], []
         for indices, ranks in self._shuffled_classes(seed):
-            is_held_out = ranks < max(1, round(share * len(indices)))
+            is_held_out = ranks < (max(1, round(share * len(indices))) if len(indices) > 1 else 0)
             kept.append(indices[~is_held_out])
             held_out.append(indices[is_held_out])
         return self.select(torch.cat(kept).sort().values), self.select(torch.cat(held_out).sort().values)

@@ -253,7 +253,7 @@ class StreamPass:
             total = len(self.positions) + self.bad
             logger.warning("%d of %d images can't be read and are left out", self.bad, total)
         features = self.columns.features
-        labels, names = encode_labels(self.values, features[self.columns.label])
+        labels, names = encode_labels(self.values, features[self.columns.label], self.positions)
         groups, group_names = None, None
         if self.columns.group:
             groups, group_names = encode_groups(self.group_values, features[self.columns.group])

@@ -24,6 +24,9 @@ from .stream_rows import StreamColumns, StreamRows
 
 logger = logging.getLogger(__name__)
 
+# How labels are understood; those that an earlier version has cached are read again.
+_LABELS = "by the names in each file"
+
 
 class EncodedStream:
     """What one pass over a stream left behind: features on disk, and a few images.
@@ -123,7 +126,7 @@ class StreamEncoder:
         folder = assets_folder("features") if fingerprint else self._temporary_folder()
         key = _digest(fingerprint or str(folder), asdict(options))
         per_class = self.kept_per_class if keep_images else 0
-        index = folder / f"stream-{_digest(key, per_class)[:32]}.safetensors"
+        index = folder / f"stream-{_digest(key, per_class, _LABELS)[:32]}.safetensors"
         caches = [
             FeatureCache(backbone.to(self.accelerator.device), key, folder, self.shard_rows)
             for backbone in self.backbones
