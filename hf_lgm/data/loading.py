@@ -17,6 +17,7 @@ from ..demo import DEMO_DATASET, load_digits_images
 from ..hub import HubError, causes, existing_path_or_id, first_line, is_gated, must_use_cache
 from ..settings import ColumnOptions, DataOptions
 from .columns import find_label_column, listed
+from .file_signature import names_files
 from .label_names import files_disagree, map_labels_by_name
 from .labelled_images import LabelledImages, StreamReader
 
@@ -168,6 +169,8 @@ def stream_splits(
     with _explained(dataset, token):
         builder = _builder(dataset, dataset_config, token)
         splits = builder.as_streaming_dataset()
+    if any(names_files(builder, split) for split in splits.values()):
+        return splits, None  # they may be replaced while the table stays
     # The folder that a copy on disk would have: made of the configuration, and of the commit or the files' times.
     return splits, str(Path(builder.cache_dir).relative_to(Path(datasets.config.HF_DATASETS_CACHE).expanduser()))
 
