@@ -12,6 +12,9 @@ Pooling = Literal["cls", "pooler", "mean", "gap", "projection"]
 ProtocolName = Literal["fast", "paper"]
 RealFeatures = Literal["cached", "online"]
 
+# Pillow's own limit, twice its `MAX_IMAGE_PIXELS`: a small file may be made to fill memory.
+MAX_IMAGE_PIXELS = 178_956_970
+
 
 @dataclass(frozen=True)
 class ViewSettings:
@@ -126,6 +129,11 @@ class ColumnOptions:
             given.
         skip_bad_images (`bool`, *optional*, defaults to `False`): Leave out and count images that can't be read. Every
             image is decoded once for it.
+        max_image_pixels (`int`, *optional*, defaults to 178956970): Larger images can't be read: a small file may be
+            made to fill memory. The default is Pillow's.
+
+    Raises:
+        ValueError: If no pixel is allowed.
     """
 
     image_column_name: str | None = None
@@ -133,6 +141,11 @@ class ColumnOptions:
     classes: Sequence[str | int] = field(default_factory=list)
     group_column_name: str | None = None
     skip_bad_images: bool = False
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.max_image_pixels < 1:
+            raise ValueError(f"max_image_pixels must be at least 1, found {self.max_image_pixels}.")
 
 
 @dataclass

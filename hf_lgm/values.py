@@ -148,5 +148,3 @@ _SCALARS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     float: ("a number", _number),
     bool: ("true or false", _boolean),
 }
-
-_KINDS: dict[type, str] = {dict: "a mapping of names to values", list: "a list", tuple: "a list"}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import datasets
-import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 
@@ -49,7 +48,9 @@ def find_label_column(
     """
     if name is None:
         features = Features({column: kind for column, kind in features.items() if column != group_column})
-        usual = [column for column in _LABEL_NAMES if column in features and _is_class(features[column])]
+        called = [column for column in _LABEL_NAMES if column in features]
+        usual = [column for column in called if _is_class(features[column]) and not _may_be_classes(features[column])]
+        usual = usual or [column for column in called if _is_class(features[column])]
         has_class_label = any(isinstance(kind, ClassLabel) for kind in features.values())
         if has_class_label or len(usual) != 1:
             return _only_column(features, ClassLabel, flag)
@@ -59,7 +60,7 @@ def find_label_column(
     if not _is_class(features[name]):
         raise ValueError(
             f"--{flag}: '{name}' has type {_describe(features[name])}: expected one class per image, as ClassLabel, "
-            "strings or integers."
+            "strings, whole numbers or booleans."
         )
     return name
 
@@ -74,37 +75,67 @@ def with_image_feature(dataset: AnyDataset, column: str, decode: bool = True) ->
 
 def is_labelled(value: Any) -> bool:
     """Whether a row with this label has one: hidden labels are stored as -1, as in ImageNet's test split."""
-    return value is not None and value != UNLABELLED
+    return _is_there(value) and value != UNLABELLED
 
 
-def encode_labels(values: Sequence[Any], feature: Any) -> tuple[torch.Tensor, list[str]]:
+def _is_there(value: Any) -> bool:
+    """Whether there is a value: tables say `None`, pandas NaN, text files nothing."""
+    return value is not None and value != "" and value == value
+
+
+def encode_labels(
+    values: Sequence[Any], feature: Any, rows: Sequence[int] | None = None
+) -> tuple[torch.Tensor, list[str]]:
     """Class indices of shape (N,), -1 where there is no label, and the classes' names.
 
-    Strings and integers are numbered in sorted order.
+    Strings, whole numbers and booleans are numbered in sorted order.
 
     Args:
         values (`Sequence`): One label per row.
         feature: The column's type.
+        rows (`Sequence[int]`, *optional*): What the rows are called, where some were left out before.
+
+    Raises:
+        ValueError: If a label is none of the column's classes, or a number with decimals.
     """
-    return _encode(values, feature, is_labelled)
+    return _encode(values, feature, is_labelled, rows)
 
 
 def encode_groups(values: Sequence[Any], feature: Any) -> tuple[torch.Tensor, list[str]]:
     """The same for groups, of which -1 may be one: attributes are often stored as -1 and 1."""
-    return _encode(values, feature, lambda value: value is not None)
+    return _encode(values, feature, _is_there, None)
 
 
-def _encode(values: Sequence[Any], feature: Any, is_there: Callable[[Any], bool]) -> tuple[torch.Tensor, list[str]]:
-    array = np.asarray(values, dtype=object)
-    labelled = np.array([is_there(value) for value in array], dtype=bool)
-    labels = torch.full((len(array),), UNLABELLED)
+def _encode(
+    values: Sequence[Any], feature: Any, is_there: Callable[[Any], bool], rows: Sequence[int] | None
+) -> tuple[torch.Tensor, list[str]]:
+    there = [row for row, value in enumerate(values) if is_there(value)]
+    found, labels = [values[row] for row in there], torch.full((len(values),), UNLABELLED)
+    if expected := _what_else_is_expected(found, feature):
+        wrong = next(row for row in there if _what_else_is_expected([values[row]], feature))
+        raise ValueError(
+            f"The label in row {rows[wrong] if rows else wrong} is {values[wrong]}: expected {expected}. Correct it, "
+            "or name another column with --label_column_name."
+        )
     if isinstance(feature, ClassLabel):
-        labels[torch.from_numpy(labelled)] = torch.from_numpy(array[labelled].astype(np.int64))
+        labels[there] = torch.tensor(found, dtype=torch.long)
         return labels, list(feature.names)
-    kind = str if feature.dtype.endswith("string") else int
-    names, inverse = np.unique(array[labelled].astype(kind), return_inverse=True)
-    labels[torch.from_numpy(labelled)] = torch.from_numpy(inverse)
+    if _is_float(feature):
+        found = [int(value) for value in found]
+    names = sorted(set(found))
+    index = {name: place for place, name in enumerate(names)}
+    labels[there] = torch.tensor([index[value] for value in found], dtype=torch.long)
     return labels, [str(name) for name in names]
+
+
+def _what_else_is_expected(values: Sequence[Any], feature: Any) -> str | None:
+    """What labels of this type have to be, where some are not."""
+    if isinstance(feature, ClassLabel):
+        are_all_right = all(UNLABELLED <= value < len(feature.names) for value in values)
+        return None if are_all_right else f"one of the classes 0 to {len(feature.names) - 1}"
+    if _is_float(feature) and not all(float(value).is_integer() for value in values):
+        return "a whole number"  # as pandas writes integers of which some are missing
+    return None
 
 
 def class_index(names: list[str], wanted: str | int) -> int:
@@ -166,7 +197,18 @@ def _check_name(features: Features, name: str, flag: str) -> None:
 def _is_class(feature: Any) -> bool:
     if isinstance(feature, ClassLabel):
         return True
-    return isinstance(feature, Value) and (feature.dtype.endswith("string") or "int" in feature.dtype)
+    if not isinstance(feature, Value):
+        return False
+    return feature.dtype.endswith("string") or "int" in feature.dtype or _may_be_classes(feature)
+
+
+def _may_be_classes(feature: Any) -> bool:
+    """Whether a column's type is used for other things than classes, too."""
+    return isinstance(feature, Value) and (feature.dtype == "bool" or _is_float(feature))
+
+
+def _is_float(feature: Any) -> bool:
+    return feature.dtype.startswith("float")
 
 
 def _may_be_images(feature: Any) -> bool:

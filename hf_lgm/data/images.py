@@ -4,32 +4,39 @@ import numpy as np
 import torch
 from PIL import Image
 
-# What Pillow raises for broken files.
-UNREADABLE = (OSError, ValueError, SyntaxError)
-
-
-def readable(image: Image.Image | None) -> Image.Image:
-    """The image in 8-bit RGB; raises one of `UNREADABLE` if there is none."""
-    if image is None:
-        raise ValueError("it is empty")
-    return to_rgb(image)
+# A longer image is cut in the middle before it is resized: a line of pixels would become gigabytes.
+_MAX_RATIO = 16
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any image as 8-bit RGB: transparency over white, 16-bit values scaled rather than cut off."""
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I"):  # "I;16" has 16 bits; "I", a wide type, is used for 8 and for 16
-        values = np.asarray(image).astype(np.int64)
-        is_16_bit = image.mode != "I" or values.max(initial=0) > 255
-        image = Image.fromarray((values >> 8 if is_16_bit else values).clip(0, 255).astype(np.uint8))
-    elif image.mode == "F":
+    if image.mode == "F":
         raise ValueError("floating-point images (mode 'F') have no agreed range: convert them to 8-bit RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+    if image.mode.startswith("I"):
+        return _wide_to_rgb(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or _has_transparent_colour(image):
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _wide_to_rgb(image: Image.Image) -> Image.Image:
+    """Of modes that hold more than 8 bits: "I;16" has 16; "I", a wide type, is used for 8 and for 16."""
+    values = np.asarray(image)
+    is_16_bit = image.mode != "I" or values.max(initial=0) > 255
+    grey = (values >> 8 if is_16_bit else values).clip(0, 255).astype(np.uint8)
+    if isinstance(colour := image.info.get("transparency"), int):
+        grey[values == colour] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _has_transparent_colour(image: Image.Image) -> bool:
+    """Whether a colour is transparent; a mark that a conversion has left over is of another type."""
+    if image.mode == "RGB":
+        colour = image.info.get("transparency")
+        return isinstance(colour, tuple) and len(colour) == 3
+    return "transparency" in image.info
 
 
 def centre_crop(image: Image.Image, size: int, resize_ratio: float, resample: str = "bicubic") -> Image.Image:
@@ -37,13 +44,22 @@ def centre_crop(image: Image.Image, size: int, resize_ratio: float, resample: st
 
     Sides are rounded as Transformers' image processors and torchvision round them.
     """
-    image = to_rgb(image)
+    image = _within_ratio(to_rgb(image))
     resized, shortest = round(size * resize_ratio), min(image.size)
     width, height = (resized if side == shortest else int(resized * side / shortest) for side in image.size)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling[resample.upper()])
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def _within_ratio(image: Image.Image) -> Image.Image:
+    """The image, or the middle of one that is very long."""
+    longest = _MAX_RATIO * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    left, top = (max(0, side - longest) // 2 for side in image.size)
+    return image.crop((left, top, min(left + longest, image.width), min(top + longest, image.height)))
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

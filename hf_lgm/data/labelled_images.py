@@ -4,15 +4,16 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
-import datasets
+import PIL
 import torch
 from datasets import Dataset, IterableDataset
 from PIL import Image
 
 from ..randomness import seeded_generator
-from ..settings import ColumnOptions
+from ..settings import MAX_IMAGE_PIXELS, ColumnOptions
 from .columns import (
     UNLABELLED,
     check_same_classes,
@@ -24,7 +25,9 @@ from .columns import (
     listed,
     with_image_feature,
 )
-from .images import UNREADABLE, centre_crop, readable, to_tensor
+from .decoding import LEFT_OUT, NAMED_ROWS, UnreadableImage, encoded, named_rows, read_image, unreadable
+from .file_signature import file_signature
+from .images import centre_crop, to_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class LabelledImages:
         class_names (`list[str]`): Length C.
         groups (`torch.Tensor`, *optional*): Shape (N,), indices of groups, such as backgrounds; -1 for none.
         group_names (`list[str]`, *optional*): The groups' names.
+        max_image_pixels (`int`, *optional*, defaults to 178956970): See [`ColumnOptions`].
+        files (`str`, *optional*): Digest of the state of the files, where images are files: see `file_signature`.
     """
 
     source: Any
@@ -64,6 +69,8 @@ class LabelledImages:
     class_names: list[str]
     groups: torch.Tensor | None = None
     group_names: list[str] | None = None
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    files: str = ""
 
     @classmethod
     def from_dataset(
@@ -74,16 +81,18 @@ class LabelledImages:
         classes: Sequence[str | int] = (),
         group_column_name: str | None = None,
         skip_bad_images: bool = False,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> "LabelledImages":
         """Find image and label column and encode the labels.
 
         Args:
             dataset (`datasets.Dataset`): One split.
-            image_column_name (`str`, *optional*): See [`ColumnOptions`], also for the next four.
+            image_column_name (`str`, *optional*): See [`ColumnOptions`], also for the next five.
             label_column_name (`str`, *optional*): Likewise.
             classes (`Sequence[str | int]`, *optional*): Likewise.
             group_column_name (`str`, *optional*): Likewise.
             skip_bad_images (`bool`, *optional*, defaults to `False`): Likewise.
+            max_image_pixels (`int`, *optional*, defaults to 178956970): Likewise.
 
         Raises:
             TypeError: If it is not one split in memory or on disk.
@@ -101,7 +110,8 @@ class LabelledImages:
             groups, group_names = encode_groups(_values(dataset, group_column), features[group_column])
         only_images = dataset.select_columns([image_column]).with_format(None)  # nothing else is decoded with them
         source, rows = with_image_feature(only_images, image_column), torch.arange(len(labels))
-        images = cls(source, image_column, rows, labels, names, groups, group_names)
+        files = file_signature(source, image_column)
+        images = cls(source, image_column, rows, labels, names, groups, group_names, max_image_pixels, files)
         if unlabelled := int((labels == UNLABELLED).sum()):
             logger.warning("%d of %d rows have no label and are left out", unlabelled, len(labels))
             images = images.select((labels != UNLABELLED).nonzero()[:, 0])
@@ -130,24 +140,37 @@ class LabelledImages:
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the images: `datasets` derives it from the files, and the rows."""
-        return hashlib.sha256(self.source._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
+        """What identifies the images: `datasets` derives it from the files, and the rows.
+
+        Where a table names image files, also their sizes and modification times, which tell a file that was replaced
+        or repaired.
+        """
+        files = f"{self.source._fingerprint}{self.files}"
+        return hashlib.sha256(files.encode() + self.rows.numpy().tobytes()).hexdigest()
 
     def image(self, index: int) -> Image.Image:
         """The image at an index of this selection, as 8-bit RGB.
 
         Raises:
-            ValueError: If it can't be decoded; the message names the row of the source.
+            UnreadableImage: If it can't be decoded; the message names the row of the source, and the file.
         """
         row = int(self.rows[index])
+        stored = self._stored_image(row)
         try:
-            return readable(self.source[row][self.image_column])
-        except UNREADABLE as error:
-            split = f" of split '{self.source.split}'" if self.source.split else ""
-            raise ValueError(
-                f"The image in row {row}{split} (column '{self.image_column}') can't be read: {error}. "
-                "--skip_bad_images true leaves such rows out."
-            ) from error
+            return read_image(encoded(stored), self.max_image_pixels, _mode(self.source, self.image_column))
+        except UnreadableImage as error:
+            split = f" of split '{self.source.split}'" if getattr(self.source, "split", None) else ""
+            raise unreadable(f"row {row}{split}", self.image_column, stored, error) from error
+
+    def _stored_image(self, row: int) -> dict[str, Any] | None:
+        if self.is_streamed:
+            return self.source.stored(row)
+        return self._stored[row][self.image_column][0].as_py()
+
+    @cached_property
+    def _stored(self) -> Dataset:
+        """The source, whose images come undecoded."""
+        return self.source.with_format("arrow")
 
     def centre_crop(self, index: int, size: int, resize_ratio: float, resample: str = "bicubic") -> torch.Tensor:
         """The centre crop of the image at an index of this selection as an 8-bit tensor of shape (3, size, size)."""
@@ -217,25 +240,38 @@ class LabelledImages:
         """The same images to evaluate on, with their classes numbered as in `class_names`.
 
         Raises:
-            ValueError: If the classes are not the same, or there is no image.
+            ValueError: If there is another class, or no image. Classes without an image are named in a warning.
         """
         if len(self) == 0:
             raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
         if self.class_names == class_names:
             return self
-        check_same_classes(self.class_names, class_names, "The images to evaluate on have")
-        return self.with_classes(class_names)
+        there = [name for name in class_names if name in self.class_names]
+        expected = there if len(there) == len(self.class_names) else class_names
+        check_same_classes(self.class_names, expected, "The images to evaluate on have")
+        if len(there) < len(class_names):
+            absent = [name for name in class_names if name not in there]
+            logger.warning("%d classes have no image to evaluate on: %s", len(absent), listed(absent))
+        new = torch.tensor([class_names.index(name) for name in self.class_names])
+        return replace(self, labels=new[self.labels], class_names=class_names)
 
     def without_bad_images(self) -> "LabelledImages":
         """Those that can be decoded; the others are counted. `datasets` keeps the answer beside its own cache."""
+        how = {"max_pixels": self.max_image_pixels, "mode": _mode(self.source, self.image_column)}
         stored = with_image_feature(self.source, self.image_column, decode=False).select(self.rows.tolist())
         checked = stored.map(
-            _is_readable, input_columns=[self.image_column], remove_columns=[self.image_column], desc="checking images"
+            _is_readable,
+            input_columns=[self.image_column],
+            remove_columns=[self.image_column],
+            desc="checking images",
+            fn_kwargs=how,
+            new_fingerprint=_digest(self.fingerprint, how, PIL.__version__),
         )
         is_readable = torch.tensor(checked["is_readable"][:])
         if not is_readable.all():
-            bad = self.rows[~is_readable]
-            logger.warning("%d of %d images can't be read and are left out: %s", len(bad), len(self), _rows(bad))
+            bad = self.rows[~is_readable].tolist()
+            named = [(row, self._stored_image(row)) for row in bad[:NAMED_ROWS]]
+            logger.warning(LEFT_OUT, len(bad), len(self), named_rows(named, len(bad)))
         return self.select(is_readable.nonzero()[:, 0])
 
     def balanced_sample(self, max_samples: int, seed: int) -> "LabelledImages":
@@ -247,10 +283,10 @@ class LabelledImages:
         return self.select(torch.cat([indices[ranks < per_class] for indices, ranks in classes]).sort().values)
 
     def hold_out(self, share: float, seed: int) -> "tuple[LabelledImages, LabelledImages]":
-        """Two disjoint parts of every class, the second with `share` of it (at least one image)."""
+        """Two disjoint parts, the second with `share` of every class: at least one image, but never the only one."""
         kept, held_out = [], []
         for indices, ranks in self._shuffled_classes(seed):
-            is_held_out = ranks < max(1, round(share * len(indices)))
+            is_held_out = ranks < (max(1, round(share * len(indices))) if len(indices) > 1 else 0)
             kept.append(indices[~is_held_out])
             held_out.append(indices[is_held_out])
         return self.select(torch.cat(kept).sort().values), self.select(torch.cat(held_out).sort().values)
@@ -273,16 +309,21 @@ def _values(dataset: Dataset, column: str) -> list[Any]:
     return dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()
 
 
-def _is_readable(stored: dict[str, Any]) -> dict[str, bool]:
+def _is_readable(stored: dict[str, Any] | None, max_pixels: int, mode: str | None) -> dict[str, bool]:
     try:
-        readable(datasets.Image().decode_example(stored) if stored else None)
-    except UNREADABLE:
+        read_image(encoded(stored), max_pixels, mode)
+    except UnreadableImage:
         return {"is_readable": False}
     return {"is_readable": True}
 
 
-def _rows(rows: torch.Tensor) -> str:
-    return f"rows {', '.join(map(str, rows[:10].tolist()))}{', …' if len(rows) > 10 else ''}"
+def _mode(source: Any, column: str) -> str | None:
+    """What the dataset converts its images to."""
+    return getattr(source.features[column], "mode", None) if isinstance(source, Dataset) else source.mode
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _not_a_split(dataset: Any) -> str:

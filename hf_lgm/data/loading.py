@@ -1,19 +1,24 @@
 """From a Hub id or a folder to the images to distil and those to evaluate on; what is wrong is said at once."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, get_dataset_config_names
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from ..demo import DEMO_DATASET, load_digits_images
 from ..hub import HubError, causes, existing_path_or_id, first_line, is_gated, must_use_cache
-from ..settings import DataOptions
+from ..settings import ColumnOptions, DataOptions
+from .columns import find_label_column, listed
+from .file_signature import names_files
+from .label_names import files_disagree, map_labels_by_name
 from .labelled_images import LabelledImages, StreamReader
 
 logger = logging.getLogger(__name__)
@@ -57,12 +62,13 @@ def load_images(
     else:
         splits, fingerprint = stream_splits(dataset, wanted.dataset_config, token)
 
-    def images_of(name: str, flag: str, keep_images: bool) -> LabelledImages:
+    def images_of(name: str, flag: str, keep_images: bool, class_names: Sequence[str] = ()) -> LabelledImages:
         split = _split(splits, name, flag)
+        columns = _naming_classes(wanted.columns, split, class_names)
         if isinstance(split, IterableDataset) and stream_encoder is not None:
             known_as = fingerprint and f"{fingerprint} {name}"
-            return stream_encoder.encode(split, wanted.columns, known_as, keep_images=keep_images)
-        return LabelledImages.from_dataset(split, **vars(wanted.columns))
+            return stream_encoder.encode(split, columns, known_as, keep_images=keep_images)
+        return LabelledImages.from_dataset(split, **vars(columns))
 
     train_split, eval_split = wanted.train_split, wanted.eval_split
     if eval_split is None:
@@ -74,12 +80,23 @@ def load_images(
     if eval_split is None:
         train, evaluation = _hold_out(train, seed, sorted(splits))
     else:  # whose images are never shown
-        evaluation = images_of(eval_split, "eval_split", False).aligned(train.class_names)
+        evaluation = images_of(eval_split, "eval_split", False, train.class_names).aligned(train.class_names)
     if wanted.max_train_samples:
         train = train.balanced_sample(wanted.max_train_samples, seed)
     if wanted.max_eval_samples:
         evaluation = evaluation.balanced_sample(wanted.max_eval_samples, seed)
     return train, evaluation
+
+
+def _naming_classes(columns: ColumnOptions, split: Any, class_names: Sequence[str]) -> ColumnOptions:
+    """The chosen classes by the names that another split has for them: its numbers may mean others here."""
+    if not columns.classes or not class_names:
+        return columns
+    known = None
+    if split.features is not None:
+        label = find_label_column(split.features, columns.label_column_name, group_column=columns.group_column_name)
+        known = getattr(split.features[label], "names", None)
+    return replace(columns, classes=[name for name in class_names if known is None or name in known])
 
 
 def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[LabelledImages, LabelledImages]:
@@ -91,7 +108,9 @@ def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[Label
         len(held_out),
         len(train),
     )
-    kept.check_classes()
+    counts = torch.bincount(held_out.labels, minlength=train.num_classes)
+    if single := [name for name, count in zip(train.class_names, counts, strict=True) if count == 0]:
+        logger.warning("%d classes have one image, which is not held out: %s", len(single), listed(single))
     return kept, held_out
 
 
@@ -122,7 +141,9 @@ def load_splits(dataset: str, dataset_config: str | None = None, token: str | No
         return DatasetDict(train=saved) if isinstance(saved, Dataset) else saved
     must_use_cache(dataset, "dataset")
     with _explained(dataset, token):
-        return datasets.load_dataset(dataset, dataset_config, token=token)
+        builder = _builder(dataset, dataset_config, token)
+        builder.download_and_prepare()
+        return builder.as_dataset()
 
 
 def stream_splits(
@@ -146,10 +167,22 @@ def stream_splits(
             "cached copy, so leave --streaming out."
         )
     with _explained(dataset, token):
-        builder = datasets.load_dataset_builder(dataset, dataset_config, token=token)
+        builder = _builder(dataset, dataset_config, token)
         splits = builder.as_streaming_dataset()
+    if any(names_files(builder, split) for split in splits.values()):
+        return splits, None  # they may be replaced while the table stays
     # The folder that a copy on disk would have: made of the configuration, and of the commit or the files' times.
     return splits, str(Path(builder.cache_dir).relative_to(Path(datasets.config.HF_DATASETS_CACHE).expanduser()))
+
+
+def _builder(dataset: str, dataset_config: str | None, token: str | None) -> datasets.DatasetBuilder:
+    """What reads the files, the classes of each by their names."""
+    builder = datasets.load_dataset_builder(dataset, dataset_config, token=token)
+    if files_disagree(builder):  # a place of our own: `datasets` may have prepared them with wrong labels
+        ours = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "labels_by_name"
+        builder = datasets.load_dataset_builder(dataset, dataset_config, token=token, cache_dir=str(ours))
+    map_labels_by_name(builder)
+    return builder
 
 
 def is_streamable(dataset: str) -> bool:
@@ -190,6 +223,8 @@ def _explained(dataset: str, token: str | None) -> Iterator[None]:
         raise HubError(
             f"--dataset: '{dataset}' can't be fetched: {first_line(error).rstrip('.')}. See {page}."
         ) from error
+    except datasets.exceptions.DatasetGenerationError as error:  # what is wrong is said by its cause
+        raise ValueError(f"--dataset: '{dataset}' can't be read: {first_line(error.__cause__ or error)}") from error
     except (ValueError, FileNotFoundError) as error:  # no data files, unknown configuration
         if "Config name is missing" in str(error):
             names = get_dataset_config_names(dataset, token=token)

@@ -9,13 +9,13 @@ from typing import Any
 
 import datasets
 import torch
-from datasets import DownloadConfig, IterableDataset
-from datasets.utils.file_utils import xopen
+from datasets import IterableDataset
 from tqdm.auto import tqdm
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.columns import class_indices, encode_groups, encode_labels, is_labelled, with_image_feature
-from ..data.images import UNREADABLE, centre_crop, readable, to_tensor
+from ..data.decoding import LEFT_OUT, UnreadableImage, encoded, named_rows, read_image, unreadable
+from ..data.images import centre_crop, to_tensor
 from ..randomness import seeded_generator
 from ..settings import ColumnOptions
 from .cache import FeatureCache
@@ -159,7 +159,8 @@ class StreamPass:
         self.values: list[Any] = []
         self.group_values: list[Any] = []
         self.seen: set[Any] = set()  # labels, also of classes that are not used
-        self.unlabelled, self.bad = 0, 0
+        self.unlabelled = 0
+        self.bad: list[tuple[int, dict[str, Any] | None]] = []  # rows, and where their images are
 
     def run(self, dataset: IterableDataset) -> StreamRows:
         """Read the stream to its end."""
@@ -200,12 +201,12 @@ class StreamPass:
         if image.error is None:
             self._add(position, row, image)
         elif self.options.skip_bad_images:
-            self.bad += 1
+            self.bad.append((position, image.stored and {"path": image.stored["path"]}))
         else:
-            raise ValueError(
-                f"The image in row {position} of the stream (column '{self.columns.image}') can't be read: "
-                f"{image.error}. --skip_bad_images true leaves such rows out."
-            ) from image.error
+            raise self._unreadable(position, image.stored, image.error) from image.error
+
+    def _unreadable(self, position: int, stored: dict[str, Any] | None, why: Exception) -> UnreadableImage:
+        return unreadable(f"row {position} of the stream", self.columns.image, stored, why)
 
     def _is_used(self, label: Any) -> bool:
         if not is_labelled(label):
@@ -217,14 +218,12 @@ class StreamPass:
     def _decode(self, stored: dict[str, Any] | None) -> "_Image":
         """One image as the backbones take it."""
         try:
-            data = self._encoded(stored)
-        except FileNotFoundError as error:
-            return _Image(stored, error=error)  # anything else is the network's
-        try:
-            image = readable(datasets.Image().decode_example({"bytes": data, "path": None}) if data else None)
+            data = encoded(stored, self._token)
+            image = read_image(data, self.options.max_image_pixels, self.columns.mode)
             crops = {geometry: to_tensor(centre_crop(image, *geometry)) for geometry in self.encoding.geometries}
-            return _Image({"bytes": data, "path": None}, crops)
-        except UNREADABLE as error:
+            path = stored["path"] if stored else None
+            return _Image({"bytes": data, "path": path}, crops)
+        except UnreadableImage as error:
             return _Image(stored, error=error)
 
     def _add(self, position: int, row: dict[str, Any], image: "_Image") -> None:
@@ -233,27 +232,25 @@ class StreamPass:
         self.values.append(label)
         if self.columns.group:
             self.group_values.append(row[self.columns.group])
-        if self.sample.has_room(index, label) and (data := self._encoded(image.stored)):
+        if self.sample.has_room(index, label) and (data := self._encoded(position, image.stored)):
             self.sample.add(index, position, label, data)
         self.encoding.add(index, image.crops)
 
-    def _encoded(self, stored: dict[str, Any] | None) -> bytes | None:
-        """An image as it is stored, wherever that is; `None` if there is none."""
-        if stored is None or (stored["bytes"] is None and stored["path"] is None):
-            return None
-        if stored["bytes"] is not None:
-            return stored["bytes"]
-        with xopen(stored["path"], "rb", download_config=DownloadConfig(token=self._token)) as file:
-            return file.read()
+    def _encoded(self, position: int, stored: dict[str, Any] | None) -> bytes | None:
+        """An image to keep, which may not have been decoded."""
+        try:
+            return encoded(stored, self._token)
+        except UnreadableImage as error:
+            raise self._unreadable(position, stored, error) from error
 
     def _rows(self) -> StreamRows:
         if self.unlabelled:
             logger.warning("%d rows of the stream have no label and are left out", self.unlabelled)
         if self.bad:
-            total = len(self.positions) + self.bad
-            logger.warning("%d of %d images can't be read and are left out", self.bad, total)
+            total = len(self.positions) + len(self.bad)
+            logger.warning(LEFT_OUT, len(self.bad), total, named_rows(self.bad, len(self.bad)))
         features = self.columns.features
-        labels, names = encode_labels(self.values, features[self.columns.label])
+        labels, names = encode_labels(self.values, features[self.columns.label], self.positions)
         groups, group_names = None, None
         if self.columns.group:
             groups, group_names = encode_groups(self.group_values, features[self.columns.group])

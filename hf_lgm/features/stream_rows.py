@@ -48,6 +48,16 @@ class StreamColumns:
             wanted,
         )
 
+    @property
+    def mode(self) -> str | None:
+        """What the dataset converts its images to."""
+        return getattr(self.features[self.image], "mode", None)
+
+    @property
+    def names_files(self) -> bool:
+        """Whether the column holds the paths of images."""
+        return getattr(self.features[self.image], "dtype", "").endswith("string")
+
     def is_wanted(self, value: Any) -> bool:
         """Whether a row with this label is used."""
         if self.wanted is None:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -17,12 +16,15 @@ from datasets import IterableDataset
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
-from ..settings import ColumnOptions
+from ..settings import MAX_IMAGE_PIXELS, ColumnOptions
 from .cache import SHARD_ROWS, FeatureCache, assets_folder
 from .stream_pass import ShardEncoding, StreamPass
 from .stream_rows import StreamColumns, StreamRows
 
 logger = logging.getLogger(__name__)
+
+# How labels are understood; those that an earlier version has cached are read again.
+_LABELS = "by the names in each file"
 
 
 class EncodedStream:
@@ -34,20 +36,21 @@ class EncodedStream:
         cache_dir (`Path`): Where the features are.
         shard_rows (`int`): How many there are in a shard.
         fingerprint (`str`): What identifies the images, from run to run.
-        image_column (`str`): What the column of the images is called.
+        mode (`str`, *optional*): What the dataset converts its images to.
     """
 
     def __init__(
-        self, key: str, rows: StreamRows, cache_dir: Path, shard_rows: int, fingerprint: str, image_column: str
+        self, key: str, rows: StreamRows, cache_dir: Path, shard_rows: int, fingerprint: str, mode: str | None = None
     ) -> None:
-        self.key, self.rows, self.image_column = key, rows, image_column
+        self.key, self.rows, self.mode = key, rows, mode
         self.cache_dir, self.shard_rows = cache_dir, shard_rows
         self._fingerprint = fingerprint  # called as that of a `datasets.Dataset`
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
+    def stored(self, row: int) -> dict[str, Any]:
+        """The encoded image of a row, if it is one of those that are kept."""
         if row not in self.rows.images:
             raise LookupError(f"A stream is read once, and row {row} is not among the images that are kept.")
-        return {self.image_column: datasets.Image().decode_example({"bytes": self.rows.images[row], "path": None})}
+        return {"bytes": self.rows.images[row], "path": None}
 
     def features(self, backbone: FrozenBackbone, rows: torch.Tensor) -> torch.Tensor:
         """Features of shape (len(rows), D) of rows of the stream.
@@ -103,7 +106,7 @@ class StreamEncoder:
         """Features, labels and a few images of a streamed split.
 
         With a fingerprint they stay in the cache: a second call reads nothing of the stream, and one after a killed
-        call encodes what is missing.
+        call encodes what is missing. A stream of a table that names image files is always read: they may have changed.
 
         Args:
             dataset (`datasets.IterableDataset`): One split.
@@ -120,10 +123,12 @@ class StreamEncoder:
         if dataset.features is None:
             dataset = dataset._resolve_features()  # from the first rows; `datasets` has no public way
         columns = StreamColumns.find(dataset.features, options)
+        if columns.names_files:  # which may be replaced, and are known only after the pass
+            fingerprint = None
         folder = assets_folder("features") if fingerprint else self._temporary_folder()
-        key = _digest(fingerprint or str(folder), asdict(options))
+        key = _digest(fingerprint or str(folder), _what_decides(options))
         per_class = self.kept_per_class if keep_images else 0
-        index = folder / f"stream-{_digest(key, per_class)[:32]}.safetensors"
+        index = folder / f"stream-{_digest(key, per_class, _LABELS)[:32]}.safetensors"
         caches = [
             FeatureCache(backbone.to(self.accelerator.device), key, folder, self.shard_rows)
             for backbone in self.backbones
@@ -136,13 +141,14 @@ class StreamEncoder:
         # The key changes with a temporary folder; what is in it does not.
         content = key if fingerprint else _digest(rows.identity(), caches[0].digest(len(rows.positions)))
         images = LabelledImages(
-            EncodedStream(key, rows, folder, self.shard_rows, content, columns.image),
+            EncodedStream(key, rows, folder, self.shard_rows, content, columns.mode),
             columns.image,
             rows.positions,
             rows.labels,
             rows.class_names,
             rows.groups,
             rows.group_names,
+            options.max_image_pixels,
         )
         return images.with_classes(options.classes) if options.classes else images
 
@@ -186,6 +192,12 @@ class StreamEncoder:
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory] = []  # removed when the process ends
+
+
+def _what_decides(options: ColumnOptions) -> dict[str, Any]:
+    """Which options decide the features; the usual limit is left out, so that older ones are found."""
+    usual = options.max_image_pixels == MAX_IMAGE_PIXELS
+    return {name: value for name, value in asdict(options).items() if not (usual and name == "max_image_pixels")}
 
 
 def _digest(*parts: Any) -> str:

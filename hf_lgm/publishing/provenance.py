@@ -1,6 +1,7 @@
 """Where real images come from and under which licence: what is known of it, and nothing invented."""
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -52,13 +53,23 @@ def made_through(config: dict[str, Any]) -> list[str]:
 def differences(config: dict[str, Any], backbone: FrozenBackbone) -> list[str]:
     """What a set recorded of the one backbone that it was made through, where this one is otherwise; empty for none.
 
-    Weights are told apart by the revision, where there is one; precision may differ.
+    Weights are told apart by the revision, where there is one. Precision may differ, and how real images are resized.
     """
     made, now = backbones_of(config), backbone.describe()
     if len(made) != 1:
         return [f"{len(made)} backbones"]
-    both = {name: value for name, value in made[0].items() if name != "dtype" and None not in (value, now.get(name))}
-    return [f"{name} {value}, not {now[name]}" for name, value in both.items() if value != now[name]]
+    both = {name: made[0][name] for name in _OF_MODEL if None not in (made[0].get(name), now.get(name))}
+    return [f"{name} {value}, not {now[name]}" for name, value in both.items() if not _is_same(value, now[name])]
+
+
+# What tells one model from another; earlier versions recorded numbers with six decimals.
+_OF_MODEL = ("name", "architecture", "revision", "pooling", "feature_size", "image_size", "mean", "std")
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return all(math.isclose(a, b, abs_tol=1e-5) for a, b in zip(one, other, strict=True))
+    return bool(one == other)
 
 
 def beginning_of(config: dict[str, Any], is_real: bool) -> str:
