@@ -83,9 +83,8 @@ def main(default_config: Path | None = None) -> None:
         if inputs.streams(data_args, dataset):
             run.check_streaming()
         prepare_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
-    backbones = inputs.load_backbones(
-        model_args, [*models, *run_args.eval_models]
-    )  # scored in float32, as evaluate.py
+    # Scored in float32, as by evaluate.py.
+    backbones = inputs.load_backbones(model_args, [*models, *run_args.eval_models])
     through = [backbone.cast(dtype) for backbone in backbones[: len(models)]]
     kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
     all_backbones = list(dict.fromkeys([*through, *backbones]))
