@@ -25,6 +25,7 @@ from .preprocessing import Preprocessing
 from .weights import check_weights, without_report
 
 logger = logging.getLogger(__name__)
+_NOT_FINITE = "its weights hold NaN or infinity, or are too large for that precision"
 _WRAP_IT = "wrap it in a torch.nn.Module that does, and pass that to FrozenBackbone"
 
 
@@ -70,9 +71,12 @@ class FrozenBackbone(nn.Module):
         output = self._try_two_images()
         self.pooling: Pooling = pooling or default_pooling(model, output, takes_text(model), random_weights)
         try:
-            self.dim = pool(output, self.pooling).shape[1]
+            features = pool(output, self.pooling)
         except ValueError as error:
             raise ValueError(f"{self.name} can't be pooled: {error}.") from error
+        if not features.isfinite().all():
+            raise ValueError(f"{self.name} gives features that are not finite, in {self.dtype}: {_NOT_FINITE}.")
+        self.dim = features.shape[1]
         # Convolutions want the channels of a pixel side by side: 1.4 times as fast for MobileNets on a CPU.
         self._memory_format = torch.channels_last if _is_convolutional(self.model) else torch.contiguous_format
         cast(Any, self.model).to(memory_format=self._memory_format)
@@ -271,6 +275,8 @@ class FrozenBackbone(nn.Module):
 
     def _call(self, images: torch.Tensor) -> Any:
         """The model's own output of images in [0, 1]."""
+        if self.model.training:  # a live model is its owner's too
+            self.model.eval()
         pixels = (self.preprocessing.channels_of(images) - self.mean) / self.std
         return call_model(self.model, pixels.to(self.dtype, memory_format=self._memory_format))
 

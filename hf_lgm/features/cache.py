@@ -54,6 +54,7 @@ class FeatureCache:
         }
         root = Path(cache_dir) if cache_dir else assets_folder("features")
         self.dim, self.dtype, self.shard_rows = backbone.dim, backbone.dtype, shard_rows
+        self.backbone = backbone.name
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "key.json").write_text(json.dumps(key, indent=2))
@@ -67,7 +68,17 @@ class FeatureCache:
             return torch.from_file(file.name, shared=True, size=count, dtype=self.dtype).view(total, self.dim)
 
     def write(self, start: int, z: torch.Tensor) -> None:
-        """Keep the shard that begins at row `start`."""
+        """Keep the shard that begins at row `start`.
+
+        Raises:
+            FloatingPointError: If a feature is not a finite number.
+        """
+        if not z.isfinite().all():
+            row = start + int((~z.isfinite().all(dim=1)).nonzero()[0])
+            raise FloatingPointError(
+                f"The features of image {row} through {self.backbone} are not finite in {self.dtype}: use float32 "
+                "weights, or another model."
+            )
         write_tensors(self._path(start), {"z": z}, {"sha256": _checksum(z)})
 
     def read(self, start: int, total: int | None = None) -> torch.Tensor | None:

@@ -8,7 +8,7 @@ import transformers as tf
 from conftest import make_vit
 from safetensors.torch import load_file, save_file
 
-from hf_lgm import FrozenBackbone
+from hf_lgm import FrozenBackbone, Preprocessing
 
 
 def saved(folder: Path, change) -> str:
@@ -83,3 +83,24 @@ def test_a_file_that_is_cut_off_is_a_sentence(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match="can't be loaded with AutoModel"):
         FrozenBackbone.from_pretrained(model)
+
+
+def test_weights_that_are_not_finite_are_an_error_before_any_work(tmp_path):
+    model = saved(tmp_path, lambda weights: {**weights, "layernorm.bias": torch.full((24,), torch.nan)})
+    with pytest.raises(
+        ValueError, match=r"gives features that are not finite, in torch.float32: its weights hold NaN"
+    ):
+        FrozenBackbone.from_pretrained(model)
+
+
+def test_a_live_model_that_its_owner_trains_on_gives_the_same_features():
+    model = tf.ViTModel(
+        tf.ViTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16,
+            patch_size=8, hidden_dropout_prob=0.5,
+        )
+    )  # fmt: skip
+    backbone, images = FrozenBackbone(model, Preprocessing(16)), torch.rand(2, 3, 16, 16)
+    before = backbone(images)
+    model.train()
+    assert torch.equal(backbone(images), before)

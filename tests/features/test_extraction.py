@@ -139,3 +139,10 @@ def test_online_batches_are_a_function_of_the_step(online, train_images):
 def test_online_batch_is_at_most_the_dataset(backbone, train_images, tmp_path):
     online = online_features(backbone, train_images, tmp_path, views_per_step=300)
     assert sorted(online.rows(0).tolist()) == list(range(24))
+
+
+def test_features_that_are_not_finite_are_never_kept(extract, backbone, train_images, monkeypatch):
+    """A precision may be too small for some images only, or for these weights."""
+    monkeypatch.setattr(backbone, "encode", lambda crops: torch.full((len(crops), backbone.dim), torch.inf))
+    with pytest.raises(FloatingPointError, match=r"features of image 0 through tiny-dinov2 are not finite in torch"):
+        extract(train_images)
