@@ -23,7 +23,6 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
 _JPEG_SCAN = 0xDA
 
-
 # How images that are skipped are counted, and how many of them are named.
 LEFT_OUT = "%d of %d images can't be read and are left out: %s"
 NAMED_ROWS = 10

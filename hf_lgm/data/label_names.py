@@ -44,10 +44,16 @@ def files_disagree(builder: DatasetBuilder) -> bool:
     if not isinstance(builder, (Parquet, Arrow)):
         return False
     paths = [_local(str(file)) for files in (builder.config.data_files or {}).values() for file in files]
-    found = [_class_names(_schema(path)) for path in paths if path is not None]
-    if builder.info.features is not None:
-        found.append(_names_in(builder.info.features))
-    return any(names != found[0] for names in found)
+    in_files = [_class_names(_schema(path)) for path in paths if path is not None]
+    card = builder.info.features
+    found = [*in_files, *([_names_in(card)] if card is not None else [])]
+    for column in {column for names in found for column in names}:
+        lists = [names.get(column) for names in found]
+        if card is not None:  # which may name the integers of files that have no names
+            lists = [names for names in lists if names is not None]
+        if any(names != lists[0] for names in lists):
+            return True
+    return False
 
 
 class _ByName:
@@ -85,8 +91,9 @@ class _ByName:
         if isinstance(own, ClassLabel):
             if is_class and own.names == feature.names:
                 return table
-            if not is_class and not feature.dtype.endswith("string"):
-                self._refuse(column, f"class names ({listed(own.names)})", feature.dtype)
+            kind = getattr(feature, "dtype", type(feature).__name__)
+            if not is_class and not kind.endswith("string"):
+                self._refuse(column, f"class names ({listed(own.names)})", kind)
             self._say(column)
             values = _as_names(values, own.names)
         if is_class and pa.types.is_integer(values.type) and not self.from_card and not _all_unlabelled(values):
@@ -117,9 +124,8 @@ def _as_names(values: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
     """Names for indices; none for -1."""
     in_range = pc.and_(pc.greater_equal(values, 0), pc.less(values, len(names)))
     unknown = pc.and_(pc.invert(in_range), pc.not_equal(values, -1))
-    if pc.any(unknown).as_py():
-        found = pc.max(pc.abs(values)).as_py()
-        raise ValueError(f"A class label is {found}, which is none of the {len(names)} classes of its file.")
+    if len(wrong := values.filter(unknown).drop_null()):
+        raise ValueError(f"A class label is {wrong[0]}, which is none of the {len(names)} classes of its file.")
     return pc.take(pa.array(names, pa.string()), pc.if_else(in_range, values, None))
 
 

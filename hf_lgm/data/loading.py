@@ -102,6 +102,8 @@ def _naming_classes(columns: ColumnOptions, split: Any, class_names: Sequence[st
 def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[LabelledImages, LabelledImages]:
     """A part of the train split to evaluate on, where there is no other."""
     kept, held_out = train.hold_out(_HELD_OUT_SHARE, seed)
+    if len(held_out) == 0:
+        raise ValueError("Every class has one image, and none is left to evaluate on: name a split with --eval_split.")
     logger.warning(
         "No split to evaluate on among %s: %d of %d images are held out for it (or name one with --eval_split)",
         found,

@@ -35,6 +35,7 @@ from .files import (
     write_json,
 )
 from .provenance import reason_to_be_private
+from .recorded import check_config, check_results
 from .repository import HubRepository
 
 # One of them has to be there.
@@ -134,6 +135,8 @@ class DistilledSet:
                 f"{', '.join(dataset.column_names)}."
             )
         config, results = read_json(folder / CONFIG_FILE, dict), read_json(folder / RESULTS_FILE, list)
+        check_config(config)
+        check_results(results)
         config.pop("dataset_info", None)
         return cls(dataset, config, results)
 

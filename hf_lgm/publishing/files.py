@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
-from ..hub import HubError, explain, must_use_cache
+from ..hub import HubError, explain, first_line, must_use_cache
 
 CONFIG_FILE = "lgm_config.json"
 
@@ -47,7 +47,10 @@ def read_json(path: Path, kind: type) -> Any:
     """What a file holds, if it holds such a thing; empty where there is none."""
     if not path.is_file():
         return kind()
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON that can be read: {first_line(error)}. Is the set whole?") from error
     if not isinstance(found, kind):
         raise ValueError(f"{path.name} holds a {type(found).__name__} where a {kind.__name__} was expected.")
     return found

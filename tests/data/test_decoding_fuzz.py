@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from hf_lgm import LabelledImages
 from hf_lgm.data.decoding import UnreadableImage
@@ -31,10 +32,14 @@ def whole_files(kind: str) -> list[bytes]:
     described = Image.Exif()
     described[0x0112], described[0x010E], described[0x011A] = 6, "a photograph", 72.0
     described.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    text = PngInfo()
+    for number in range(8):
+        text.add_itxt(f"comment {number}", "text " * 30, zip=number % 2 == 0)
     frames = {"save_all": True, "append_images": [photo.transpose(Image.Transpose.ROTATE_180)]}
     files = []
     for image, options in (
         (photo, {} if kind in ("GIF", "BMP") else {"exif": described}),
+        (Image.new("RGB", (16, 24), (200, 30, 90)), {"pnginfo": text, "dpi": (72, 72)} if kind == "PNG" else {}),
         (photo.convert("L"), {}),
         (photo.quantize(16), {"transparency": 0} if kind in ("PNG", "GIF") else {}),
         (photo.convert("CMYK") if kind in ("JPEG", "TIFF") else photo.convert("1"), {}),

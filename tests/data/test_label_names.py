@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, l
 from PIL import Image as PILImage
 
 from hf_lgm import LabelledImages, StreamEncoder, load_images
+from hf_lgm.data.label_names import _local
 
 COLOURS = {"cat": (255, 0, 0), "dog": (0, 255, 0), "owl": (0, 0, 255)}
 BY_NAME = {colour: name for name, colour in COLOURS.items()}
@@ -232,3 +233,23 @@ def test_the_only_image_of_a_class_is_kept_to_distil(caplog):
     assert torch.bincount(train.labels).tolist() == [4, 4, 1]
     assert torch.bincount(evaluation.labels, minlength=3).tolist() == [1, 1, 0]
     assert "1 classes have one image, which is not held out: owl" in caplog.text
+
+
+def test_one_image_of_every_class_can_not_be_divided():
+    with pytest.raises(ValueError, match="Every class has one image, and none is left to evaluate on"):
+        load_images(DatasetDict(train=part(CATS_FIRST, CATS_FIRST)))
+
+
+def test_a_card_that_names_integers_leaves_them_where_datasets_has_prepared_them(tmp_path):
+    files = {name: part(CATS_FIRST, feature=Value("int64")) for name in ("train", "test")}
+    folder = write(tmp_path / "data", files, card=CATS_FIRST)
+    prepared = load_dataset(folder)["train"]
+    assert load_images(folder)[0].source.cache_files == prepared.cache_files
+
+
+def test_files_of_the_hub_are_compared_where_its_cache_has_them(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("hf_lgm.data.label_names.try_to_load_from_cache", lambda *a, **k: asked.append((a, k)) or "/x")
+    assert str(_local("hf://datasets/user/name@refs%2Fpr%2F1/data/train-0.parquet")) == "/x"
+    assert asked == [(("user/name", "data/train-0.parquet"), {"revision": "refs/pr/1", "repo_type": "dataset"})]
+    assert _local("hf://buckets/user/name/train-0.parquet") is None
