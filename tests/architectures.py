@@ -229,7 +229,7 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], int, str]] = [
         "PVT at another side",
         lambda: next(a for a in ARCHITECTURES if a.name == "PVT").build(),
         48,
-        r"PvtModel does not take images of 48 x 48 pixels \(its configuration says 32\).* leave --image_size out",
+        r"PvtModel does not take images of 48 x 48 pixels \(its configuration says 32\).* leave image_size out",
     ),
     ("a module that returns a list", _NoMap, SIDE, "_NoMap does not give one feature vector per image"),
 ]

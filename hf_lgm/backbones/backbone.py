@@ -57,7 +57,7 @@ class FrozenBackbone(nn.Module):
         self.mean: torch.Tensor
         self.std: torch.Tensor
         if pooling is not None and pooling not in get_args(Pooling):
-            raise ValueError(f"--feature_pooling must be one of {', '.join(get_args(Pooling))}, found '{pooling}'.")
+            raise ValueError(f"feature_pooling must be one of {', '.join(get_args(Pooling))}, found '{pooling}'.")
         self.model = prepare(model)
         self._memory_format = torch.contiguous_format
         self.preprocessing = preprocessing
@@ -121,7 +121,7 @@ class FrozenBackbone(nn.Module):
             ImportError: If the model needs a package that is not installed, such as timm.
             ValueError: If it is not a vision model that `AutoModel` knows, or lacks weights that its features need.
         """
-        name_or_path = existing_path_or_id(name_or_path, "--model")
+        name_or_path = existing_path_or_id(name_or_path, "model")
         source = str(demo_folder(name_or_path) or name_or_path)
         hub_kwargs = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
         hub_kwargs["local_files_only"] = must_use_cache(source, "model")
@@ -294,7 +294,7 @@ class FrozenBackbone(nn.Module):
             raise
         except Exception as error:  # a model's own code may raise anything
             native = getattr(vision_config(self.model), "image_size", None) or getattr(self.model, "image_size", None)
-            advice = "leave --image_size out" if native not in (None, side) else _WRAP_IT
+            advice = "leave image_size out" if native not in (None, side) else _WRAP_IT
             raise ValueError(
                 f"{kind} does not take images of {side} x {side} pixels"
                 f"{f' (its configuration says {native})' if native else ''}, in {self.dtype}: {advice}. It said: "
@@ -315,7 +315,7 @@ def _is_convolutional(model: nn.Module) -> bool:
 
 def _explain_value(error: Exception, name: str) -> str:
     if "custom code" in str(error):
-        return f"'{name}' runs code of its own. Read it, and if you trust it, add --trust_remote_code true."
+        return f"'{name}' runs code of its own. Read it, and if you trust it, add trust_remote_code=True."
     return (
         f"'{name}' can't be loaded with AutoModel ({first_line(error)}). Expected a vision model; any other "
         "torch.nn.Module works live: FrozenBackbone(module, Preprocessing(image_size=…))."

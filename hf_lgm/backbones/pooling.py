@@ -53,12 +53,12 @@ def pool(output: Any, pooling: Pooling) -> torch.Tensor:
     if pooling in ("pooler", "projection"):
         pooled = output if is_tensor else getattr(output, "pooler_output", None)
         if pooled is None:
-            raise ValueError(f"there is no {pooling} in its output: choose another --feature_pooling, such as mean")
+            raise ValueError(f"there is no {pooling} in its output: choose another feature_pooling, such as mean")
         return pooled.flatten(1)
     if (pooling == "gap") != (tokens.ndim == 4) or tokens.ndim < 3:
         kind = {3: "tokens", 4: "a map"}.get(tokens.ndim, "vectors")
         raise ValueError(
-            f"it gives {kind} of shape {tuple(tokens.shape)}, which --feature_pooling {pooling} does not fit: leave "
+            f"it gives {kind} of shape {tuple(tokens.shape)}, which feature_pooling {pooling} does not fit: leave "
             "it out"
         )
     if pooling == "cls":

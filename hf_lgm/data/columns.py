@@ -30,7 +30,7 @@ def find_image_column(features: Features, name: str | None) -> str:
     _check_name(features, name, "image_column_name")
     if not isinstance(features[name], datasets.Image) and not _may_be_images(features[name]):
         raise ValueError(
-            f"--image_column_name: '{name}' has type {_describe(features[name])}: expected Image, paths or encoded "
+            f"image_column_name: '{name}' has type {_describe(features[name])}: expected Image, paths or encoded "
             f"bytes. Columns: {_listed_columns(features)}."
         )
     return name
@@ -59,7 +59,7 @@ def find_label_column(
     _check_name(features, name, flag)
     if not _is_class(features[name]):
         raise ValueError(
-            f"--{flag}: '{name}' has type {_describe(features[name])}: expected one class per image, as ClassLabel, "
+            f"{flag}: '{name}' has type {_describe(features[name])}: expected one class per image, as ClassLabel, "
             "strings, whole numbers or booleans."
         )
     return name
@@ -115,7 +115,7 @@ def _encode(
         wrong = next(row for row in there if _what_else_is_expected([values[row]], feature))
         raise ValueError(
             f"The label in row {rows[wrong] if rows else wrong} is {values[wrong]}: expected {expected}. Correct it, "
-            "or name another column with --label_column_name."
+            "or name another column as label_column_name."
         )
     if isinstance(feature, ClassLabel):
         labels[there] = torch.tensor(found, dtype=torch.long)
@@ -148,7 +148,7 @@ def class_index(names: list[str], wanted: str | int) -> int:
         return names.index(str(wanted))
     if str(wanted).isdigit() and int(wanted) < len(names):
         return int(wanted)
-    raise ValueError(f"--classes: '{wanted}' is no class of this dataset. Found {len(names)}: {listed(names)}.")
+    raise ValueError(f"classes: '{wanted}' is no class of this dataset. Found {len(names)}: {listed(names)}.")
 
 
 def check_same_classes(found: list[str], expected: list[str], what: str) -> None:
@@ -165,7 +165,7 @@ def check_same_classes(found: list[str], expected: list[str], what: str) -> None
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing or extra:
         is_part = set(found) & set(expected)
-        advice = "--classes names those of the dataset to use." if is_part else "Is it another dataset's?"
+        advice = "Name those of the dataset to use as classes." if is_part else "Is it another dataset's?"
         raise ValueError(
             f"{what} other classes than the dataset: missing {listed(missing) or 'none'}; additional "
             f"{listed(extra) or 'none'}. {advice}"
@@ -184,14 +184,14 @@ def _only_column(features: Features, kind: type, flag: str) -> str:
         layout = " A folder of images has one folder for each class." if no_labels else ""
         raise ValueError(
             f"Expected one column of type {kind.__name__}, found {len(found)}. Columns: {_listed_columns(features)}. "
-            f"Name one with --{flag}.{layout}"
+            f"Name one as {flag}.{layout}"
         )
     return found[0]
 
 
 def _check_name(features: Features, name: str, flag: str) -> None:
     if name not in features:
-        raise ValueError(f"--{flag}: there is no column '{name}'. Found: {_listed_columns(features)}.")
+        raise ValueError(f"{flag}: there is no column '{name}'. Found: {_listed_columns(features)}.")
 
 
 def _is_class(feature: Any) -> bool:
@@ -239,5 +239,5 @@ def class_indices(names: list[str], classes: Sequence[str | int]) -> list[int]:
     """
     found = [class_index(names, wanted) for wanted in classes]
     if len(set(found)) != len(found):
-        raise ValueError(f"--classes names a class twice: {', '.join(map(str, classes))}")
+        raise ValueError(f"classes names a class twice: {', '.join(map(str, classes))}")
     return found

@@ -51,7 +51,7 @@ def unreadable(row: str, column: str, stored: dict[str, Any] | None, why: Except
     """Which image can't be read, and why."""
     file = f", file '{stored['path']}'" if stored and stored["path"] else ""
     reason = f"The image in {row} (column '{column}'{file}) can't be read: {why}."
-    return UnreadableImage(f"{reason} --skip_bad_images true leaves such rows out.")
+    return UnreadableImage(f"{reason} skip_bad_images=True leaves such rows out.")
 
 
 def named_rows(images: list[tuple[int, dict[str, Any] | None]], total: int) -> str:
@@ -156,9 +156,7 @@ def _ignore_what_follows_the_pixels(image: Image.Image) -> None:
 
 
 def _too_large(max_pixels: int) -> UnreadableImage:
-    return UnreadableImage(
-        f"it has more than {max_pixels} pixels, and a larger --max_image_pixels is needed to read it"
-    )
+    return UnreadableImage(f"it has more than {max_pixels} pixels, and a larger max_image_pixels is needed to read it")
 
 
 def _scale_transparency(image: Image.Image, bits: int) -> None:

@@ -227,7 +227,7 @@ class LabelledImages:
         if empty:
             raise ValueError(
                 f"{len(empty)} of {self.num_classes} classes have no image to distil: {listed(empty)}. "
-                "Name the classes to use with --classes."
+                "Name the classes to use as classes."
             )
         if counts.min() < images_per_class:
             name = self.class_names[int(counts.argmin())]
@@ -243,7 +243,7 @@ class LabelledImages:
             ValueError: If there is another class, or no image. Classes without an image are named in a warning.
         """
         if len(self) == 0:
-            raise ValueError("There is no labelled image to evaluate on: name another split with --eval_split.")
+            raise ValueError("There is no labelled image to evaluate on: name another split as eval_split.")
         if self.class_names == class_names:
             return self
         there = [name for name in class_names if name in self.class_names]

@@ -103,9 +103,9 @@ def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[Label
     """A part of the train split to evaluate on, where there is no other."""
     kept, held_out = train.hold_out(_HELD_OUT_SHARE, seed)
     if len(held_out) == 0:
-        raise ValueError("Every class has one image, and none is left to evaluate on: name a split with --eval_split.")
+        raise ValueError("Every class has one image, and none is left to evaluate on: name a split as eval_split.")
     logger.warning(
-        "No split to evaluate on among %s: %d of %d images are held out for it (or name one with --eval_split)",
+        "No split to evaluate on among %s: %d of %d images are held out for it (or name one as eval_split)",
         found,
         len(held_out),
         len(train),
@@ -118,7 +118,7 @@ def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[Label
 
 def _split(splits: DatasetDict | IterableDatasetDict, name: str, flag: str) -> Any:
     if name not in splits:
-        raise ValueError(f"--{flag}: there is no split '{name}'. Found: {', '.join(sorted(splits))}.")
+        raise ValueError(f"{flag}: there is no split '{name}'. Found: {', '.join(sorted(splits))}.")
     return splits[name]
 
 
@@ -137,7 +137,7 @@ def load_splits(dataset: str, dataset_config: str | None = None, token: str | No
     """
     if dataset == DEMO_DATASET:
         return load_digits_images()
-    dataset = existing_path_or_id(dataset, "--dataset")
+    dataset = existing_path_or_id(dataset, "dataset")
     if _is_saved_to_disk(dataset):
         saved = datasets.load_from_disk(dataset)
         return DatasetDict(train=saved) if isinstance(saved, Dataset) else saved
@@ -160,13 +160,13 @@ def stream_splits(
         HubError: If it can't be had; the message says what to do.
         ValueError: If it can't be understood.
     """
-    dataset = existing_path_or_id(dataset, "--dataset")
+    dataset = existing_path_or_id(dataset, "dataset")
     if not is_streamable(dataset):
         return load_splits(dataset, dataset_config, token), None
     if must_use_cache(dataset, "dataset"):
         raise HubError(
-            f"--streaming: '{dataset}' can't be streamed, because {constants.ENDPOINT} can't be reached; there is a "
-            "cached copy, so leave --streaming out."
+            f"streaming: '{dataset}' can't be streamed, because {constants.ENDPOINT} can't be reached; there is a "
+            "cached copy, so leave streaming out."
         )
     with _explained(dataset, token):
         builder = _builder(dataset, dataset_config, token)
@@ -201,7 +201,7 @@ def dataset_info(
         FileNotFoundError: If a path is not there.
         HubError: If it can't be had; the message says what to do.
     """
-    if not is_streamable(dataset := existing_path_or_id(dataset, "--dataset")):
+    if not is_streamable(dataset := existing_path_or_id(dataset, "dataset")):
         return None
     must_use_cache(dataset, "dataset")
     with _explained(dataset, token):
@@ -216,31 +216,37 @@ def _explained(dataset: str, token: str | None) -> Iterator[None]:
         yield
     except datasets.exceptions.DatasetNotFoundError as error:
         if any(isinstance(cause, GatedRepoError) for cause in causes(error)) or "gated" in str(error):
-            raise HubError(f"--dataset: '{dataset}' {is_gated(page)}") from error
+            raise HubError(f"dataset: '{dataset}' {is_gated(page)}") from error
         raise HubError(
-            f"--dataset: '{dataset}' does not exist, or is private. If it exists, run `hf auth login` with a token "
+            f"dataset: '{dataset}' does not exist, or is private. If it exists, run `hf auth login` with a token "
             f"that may read {page}."
         ) from error
     except HfHubHTTPError as error:  # a wrong token, or one without the right
         raise HubError(
-            f"--dataset: '{dataset}' can't be fetched: {first_line(error).rstrip('.')}. See {page}."
+            f"dataset: '{dataset}' can't be fetched: {first_line(error).rstrip('.')}. See {page}."
         ) from error
     except datasets.exceptions.DatasetGenerationError as error:  # what is wrong is said by its cause
-        raise ValueError(f"--dataset: '{dataset}' can't be read: {first_line(error.__cause__ or error)}") from error
+        raise ValueError(f"dataset: '{dataset}' can't be read: {first_line(error.__cause__ or error)}") from error
     except (ValueError, FileNotFoundError) as error:  # no data files, unknown configuration
         if "Config name is missing" in str(error):
             names = get_dataset_config_names(dataset, token=token)
             raise ValueError(
-                f"--dataset: '{dataset}' has {len(names)} configurations: {', '.join(names)}. Name one with "
-                "--dataset_config."
+                f"dataset: '{dataset}' has {len(names)} configurations: {', '.join(names)}. Name one as "
+                "dataset_config."
             ) from error
-        raise ValueError(f"--dataset: '{dataset}' can't be loaded: {first_line(error).rstrip('.')}") from error
+        hint = ". Links to folders are not followed" if _links_folders(dataset) else ""
+        raise ValueError(f"dataset: '{dataset}' can't be loaded: {first_line(error).rstrip('.')}{hint}.") from error
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise ValueError(
-            f"--dataset: '{dataset}' is made by a script, which `datasets` no longer runs. Look for a copy in parquet."
+            f"dataset: '{dataset}' is made by a script, which `datasets` no longer runs. Look for a copy in parquet."
         ) from error
+
+
+def _links_folders(dataset: str) -> bool:
+    """Whether a folder holds links to folders, which `datasets` does not look into."""
+    return any(path.is_symlink() and path.is_dir() for path in Path(dataset).glob("*"))
 
 
 def _is_saved_to_disk(dataset: str) -> bool:

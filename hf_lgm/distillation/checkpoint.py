@@ -52,7 +52,7 @@ class Checkpoint:
         if not all(tensor.isfinite().all() for tensor in self.tensors.values()):
             raise FloatingPointError(
                 f"The images are not finite any more at step {self.state.global_step}: nothing is saved over the last "
-                "good checkpoint. Try a smaller --learning_rate."
+                "good checkpoint. Try a smaller learning_rate."
             )
 
     def save(self, output_dir: str | Path) -> Path:
@@ -83,16 +83,14 @@ class Checkpoint:
         """
         folder = Path(folder)
         if not (folder / _TENSORS).is_file():
-            raise FileNotFoundError(
-                f"--resume_from_checkpoint: '{folder}' is no checkpoint; expected {_TENSORS} in it."
-            )
+            raise FileNotFoundError(f"resume_from_checkpoint: '{folder}' is no checkpoint; expected {_TENSORS} in it.")
         try:
             run = json.loads((folder / _RUN).read_text())
             state = TrainerState.load_from_json(str(folder / _STATE))
             tensors = load_file(folder / _TENSORS)
             return cls(tensors, state, run["identity"], run["seconds"], run.get("chunk_size"))
         except (SafetensorError, json.JSONDecodeError) as error:
-            raise ValueError(f"--resume_from_checkpoint: '{folder}' is damaged ({error}): remove it.") from error
+            raise ValueError(f"resume_from_checkpoint: '{folder}' is damaged ({error}): remove it.") from error
 
     def check_identity(self, identity: dict[str, Any]) -> None:
         """Refuse to go on with other settings or data than those it was made with.
@@ -111,7 +109,7 @@ class Checkpoint:
         if changed:
             raise ValueError(
                 f"The checkpoint at step {self.state.global_step} was made with other settings: {'; '.join(changed)}. "
-                "Give the same ones, another --output_dir, or --overwrite to start anew."
+                "Give the same ones, another output_dir, or overwrite the run to start anew."
             )
 
 
@@ -183,7 +181,7 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | Path | bool | Non
     if found and wanted and Path(str(wanted)).resolve().parent != Path(output_dir).resolve():
         raise ValueError(
             f"{output_dir}: found {found[-1].name}, of another run than {wanted}: choose another output_dir, or "
-            "--overwrite."
+            "overwrite that run."
         )
     return Path(str(wanted)) if wanted else None
 
@@ -208,7 +206,7 @@ class LossWatch:
             saved = all_checkpoints(output_dir)
             raise FloatingPointError(
                 f"The loss is not a finite number any more in step {int(self._bad_step)}. "
-                f"Last good checkpoint: {saved[-1] if saved else 'none'}. Try a smaller --learning_rate."
+                f"Last good checkpoint: {saved[-1] if saved else 'none'}. Try a smaller learning_rate."
             )
 
 

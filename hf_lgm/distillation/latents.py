@@ -26,16 +26,16 @@ def load_autoencoder(name_or_path: str) -> Any:
         HubError: If the repository can't be had.
         ValueError: If it is something else.
     """
-    name = existing_path_or_id(name_or_path, "--vae")
-    offline = must_use_cache(name, "model", "--vae")
+    name = existing_path_or_id(name_or_path, "vae")
+    offline = must_use_cache(name, "model", "vae")
     try:
         model = AutoModel.from_pretrained(name, subfolder=_subfolder(name, offline), local_files_only=offline)
     except ValueError as error:
-        raise ValueError(f"--vae: '{name}' can't be loaded ({first_line(error)}). {_EXPECTED}") from error
+        raise ValueError(f"vae: '{name}' can't be loaded ({first_line(error)}). {_EXPECTED}") from error
     except OSError as error:
         raise model_error(error, name) from error
     if not isinstance(model, (AutoencoderKL, AutoencoderTiny)):
-        raise ValueError(f"--vae: '{name}' is a {type(model).__name__}. {_EXPECTED}")
+        raise ValueError(f"vae: '{name}' is a {type(model).__name__}. {_EXPECTED}")
     frozen: Any = model
     frozen.__dict__.pop("_diffusers_load_id", None)  # a path, which would count in the fingerprint
     return frozen.requires_grad_(False).eval()

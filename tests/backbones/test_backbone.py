@@ -117,11 +117,11 @@ def test_the_fingerprint_holds_constants_code_and_configuration():
         (
             "ConvNeXt",
             "cls",
-            r"gives a map of shape \(2, 16, 4, 4\), which --feature_pooling cls does not fit: leave it out",
+            r"gives a map of shape \(2, 16, 4, 4\), which feature_pooling cls does not fit: leave it out",
         ),
         ("ConvNeXt", "mean", "does not fit"),
         ("ViT", "gap", "gives tokens of shape"),
-        ("ViT-MAE", "pooler", "no pooler in its output: choose another --feature_pooling, such as mean"),
+        ("ViT-MAE", "pooler", "no pooler in its output: choose another feature_pooling, such as mean"),
     ],
 )
 def test_a_pooling_that_does_not_fit(name, pooling, message):
@@ -223,7 +223,7 @@ def test_code_of_a_repository_runs_only_when_asked(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mean-colour", "auto_map": auto_map}))
     (tmp_path / "colour.py").write_text(CODE)
     save_file({"scale": torch.full((3,), 2.0)}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=f"'{tmp_path}' runs code of its own.*--trust_remote_code"):
+    with pytest.raises(ValueError, match=f"'{tmp_path}' runs code of its own.*add trust_remote_code=True"):
         FrozenBackbone.from_pretrained(str(tmp_path), image_size=8)
     backbone = FrozenBackbone.from_pretrained(
         str(tmp_path), image_size=8, image_mean=[0, 0, 0], image_std=[1, 1, 1], trust_remote_code=True

@@ -50,7 +50,7 @@ def test_rows_without_label_are_left_out_and_counted(caplog):
         (
             dataset_of(["a"], Value("string")).rename_column("label", "kind"), {},
             r"Expected one column of type ClassLabel, found 0. Columns: image \(Image\), kind \(string\). "
-            "Name one with --label_column_name",
+            "Name one as label_column_name",
         ),
         (
             dataset_of([0], ClassLabel(names=["a"])), {"image_column_name": "img"},
@@ -153,7 +153,7 @@ def with_names(dataset: Dataset, names: list[str]) -> Dataset:
     ("change", "arguments", "message"),
     [
         (lambda s: s, {"train_split": "training"}, "there is no split 'training'. Found: test, train"),
-        (lambda s: s, {"eval_split": "validation"}, "--eval_split: there is no split 'validation'"),
+        (lambda s: s, {"eval_split": "validation"}, "eval_split: there is no split 'validation'"),
         (lambda s: s, {"classes": ["class 1"]}, "Expected at least two classes, found 1"),
         (
             lambda s: DatasetDict(s, test=with_names(s["test"], ["class 0", "class 1", "cat"])), {},
@@ -161,7 +161,7 @@ def with_names(dataset: Dataset, names: list[str]) -> Dataset:
         ),
         (
             lambda s: DatasetDict({k: with_names(v, [f"class {i}" for i in range(5)]) for k, v in s.items()}), {},
-            "2 of 5 classes have no image to distil: class 3, class 4. Name the classes to use with --classes",
+            "2 of 5 classes have no image to distil: class 3, class 4. Name the classes to use as classes",
         ),
     ],
 )  # fmt: skip
@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said_before_any_work(splits, change, arguments, messag
 
 
 def test_paths_and_ids_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--dataset: there is no folder './absent'"):
+    with pytest.raises(FileNotFoundError, match="^dataset: there is no folder './absent'"):
         load_images("./absent")
     with pytest.raises(OSError, match="The dataset 'user/absent' can't be fetched.*built-in demo"):
         load_images("user/absent")

@@ -107,7 +107,7 @@ def test_a_pipeline_has_one(folder, tmp_path):
 
 
 def test_what_is_no_autoencoder(model_folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="--vae: there is no folder"):
+    with pytest.raises(FileNotFoundError, match="^vae: there is no folder"):
         load_autoencoder(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="Expected an AutoencoderKL or AutoencoderTiny"):
         load_autoencoder(model_folder)

@@ -172,7 +172,7 @@ def with_a_broken_image():
 
 def test_a_broken_image_is_named_by_its_row(encoder):
     with pytest.raises(
-        ValueError, match=r"row 3 of the stream \(column 'image'\) can't be read.*skip_bad_images true"
+        ValueError, match=r"row 3 of the stream \(column 'image'\) can't be read.*skip_bad_images=True"
     ):
         encoder.encode(with_a_broken_image().to_iterable_dataset())
 
@@ -244,7 +244,7 @@ def test_no_image_is_a_broken_image(encoder, stored):
 def test_an_empty_split_is_refused(encoder, splits):
     hidden = splits["test"].remove_columns("label").add_column("label", [-1] * 24)
     streams = IterableDatasetDict(train=splits["train"].to_iterable_dataset(), test=hidden.to_iterable_dataset())
-    with pytest.raises(ValueError, match="no labelled image to evaluate on: name another split with --eval_split"):
+    with pytest.raises(ValueError, match="no labelled image to evaluate on: name another split as eval_split"):
         load_images(streams, stream_encoder=encoder)
 
 
