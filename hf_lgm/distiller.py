@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from .backbones.backbone import FrozenBackbone
+from .backbones.backbone import FrozenBackbone, check_names_differ
 from .config import LGMConfig
 from .data.labelled_images import LabelledImages
 from .distillation.callbacks import callback_handler
@@ -94,6 +94,7 @@ class LGMDistiller:
         self.extractor = FeatureExtractor(self.accelerator, *loading)
         models = [model] if isinstance(model, Model) else list(model)
         wrapped = [FrozenBackbone.wrap(each, processing_class) for each in models]
+        check_names_differ([each.name for each in wrapped])
         compiler = (self.args.torch_compile_backend, self.args.torch_compile_mode) if self.args.torch_compile else None
         self.backbones = [each.prepared(self.accelerator.device, self.args.bf16, compiler) for each in wrapped]
         encoder = StreamEncoder(self.backbones, self.accelerator, self.args.per_device_eval_batch_size)

@@ -60,6 +60,15 @@ class Signal(TrainerCallback):
             os.kill(os.getpid(), self.signum)
 
 
+def test_two_backbones_of_one_name_are_refused(backbone, tmp_path):
+    with pytest.raises(ValueError, match="Two backbones have the same name: tiny-dinov2, tiny-dinov2"):
+        LGMDistiller(
+            [backbone, FrozenBackbone(make_vit(1), backbone.preprocessing, name="tiny-dinov2")],
+            LGMConfig(str(tmp_path)),
+            make_dataset(),
+        )
+
+
 def test_the_loss_falls_and_the_images_train_a_probe(make):
     distiller = make(max_steps=60, learning_rate=0.02)
     distiller.train()

@@ -307,6 +307,19 @@ class FrozenBackbone(nn.Module):
         return output
 
 
+def check_names_differ(names: Sequence[str]) -> None:
+    """Refuse backbones of one name, which would be one column of a table.
+
+    Raises:
+        ValueError: If two are the same.
+    """
+    if len(set(names)) < len(names):
+        found = ", ".join(names)
+        raise ValueError(
+            f"Two backbones have the same name: {found}. Rename a folder, or give a FrozenBackbone a name."
+        )
+
+
 def _is_convolutional(model: nn.Module) -> bool:
     """Whether it is made of convolutions, beyond the one that cuts an image into patches."""
     kinds = [type(module) for module in model.modules()]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..backbones.backbone import FrozenBackbone
+from ..backbones.backbone import FrozenBackbone, check_names_differ
 from ..config import LGMConfig
 from ..data.columns import find_label_column
 from ..data.labelled_images import LabelledImages
@@ -37,6 +37,7 @@ def load_backbones(
     Raises:
         ValueError: If two have the same name, which would be one column of the table.
     """
+    _check_names(names)
     return _named_differently([_load(args, name, number, dtype) for number, name in enumerate(names)])
 
 
@@ -46,6 +47,7 @@ def load_each(args: ModelArguments, names: Sequence[str]) -> tuple[list[FrozenBa
     Raises:
         ValueError: If none can be loaded, or two have the same name.
     """
+    _check_names(names)
     backbones, failures = [], {}
     for number, name in enumerate(names):
         try:
@@ -160,8 +162,12 @@ def _load(args: ModelArguments, name: str, number: int, dtype: torch.dtype) -> F
     )
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse models that will have one name, before any is loaded: of a folder it is its last part, and its side."""
+    places = [name.partition("@") for name in names]
+    check_names_differ([f"{Path(at).name if Path(at).is_dir() else at}{sign}{side}" for at, sign, side in places])
+
+
 def _named_differently(backbones: list[FrozenBackbone]) -> list[FrozenBackbone]:
-    called = [backbone.name for backbone in backbones]
-    if len(set(called)) < len(called):
-        raise ValueError(f"Two backbones have the same name: {', '.join(called)}. Rename a folder.")
+    check_names_differ([backbone.name for backbone in backbones])
     return backbones

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import torch
 
-from ..backbones.backbone import FrozenBackbone
+from ..backbones.backbone import FrozenBackbone, check_names_differ
 from ..data.labelled_images import LabelledImages
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
@@ -154,9 +154,7 @@ def compare(
     Raises:
         ValueError: If a set has other classes than the images, or nothing could be evaluated.
     """
-    names = [backbone.name for backbone in backbones]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Expected backbones of different names, which the columns have, found {', '.join(names)}.")
+    check_names_differ([backbone.name for backbone in backbones])
     sets = {name: with_source_images(images, train_images) for name, images in sets.items()}
     _check(sets, train_images, eval_images, baselines, references)
     extractor, protocol = FeatureExtractor.given(extractor, loading), protocol or ProbeProtocol()
