@@ -94,19 +94,18 @@ class _ByName:
             kind = getattr(feature, "dtype", type(feature).__name__)
             if not is_class and not kind.endswith("string"):
                 self._refuse(column, f"class names ({listed(own.names)})", kind)
+            if is_class and set(own.names) != set(feature.names):
+                differing = sorted(set(own.names) ^ set(feature.names))
+                self._refuse(column, f"other class names (the difference: {listed(differing)})", listed(feature.names))
             self._say(column)
             values = _as_names(values, own.names)
         if is_class and pa.types.is_integer(values.type) and not self.from_card and not _all_unlabelled(values):
             self._refuse(column, "integers without names", f"class names ({listed(feature.names)})")
         if is_class and _is_text(values.type):
-            said = own.names if isinstance(own, ClassLabel) else pc.unique(values).drop_null().to_pylist()
-            self._check(column, said, feature.names)
+            if unknown := sorted(set(pc.unique(values).drop_null().to_pylist()) - set(feature.names)):
+                self._refuse(column, f"classes that are not among them: {listed(unknown)}", listed(feature.names))
             values = _as_indices(values, feature.names)
         return table.set_column(table.column_names.index(column), column, values)
-
-    def _check(self, column: str, found: list[str], names: list[str]) -> None:
-        if unknown := sorted(set(found) - set(names)):
-            self._refuse(column, f"classes that are not among the dataset's: {listed(unknown)}", listed(names))
 
     def _say(self, column: str) -> None:
         if self.file not in self._said:  # once, not for each of its tables

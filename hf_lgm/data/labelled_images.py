@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import PIL
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import ClassLabel, Dataset, IterableDataset
 from PIL import Image
 
 from ..randomness import seeded_generator
@@ -59,6 +59,8 @@ class LabelledImages:
         groups (`torch.Tensor`, *optional*): Shape (N,), indices of groups, such as backgrounds; -1 for none.
         group_names (`list[str]`, *optional*): The groups' names.
         max_image_pixels (`int`, *optional*, defaults to 178956970): See [`ColumnOptions`].
+        has_declared_classes (`bool`, *optional*, defaults to `True`): Whether the column declares its classes, as a
+            `ClassLabel` does; else they are those of the rows, which may lack some.
         files (`str`, *optional*): Digest of the state of the files, where images are files: see `file_signature`.
     """
 
@@ -70,6 +72,7 @@ class LabelledImages:
     groups: torch.Tensor | None = None
     group_names: list[str] | None = None
     max_image_pixels: int = MAX_IMAGE_PIXELS
+    has_declared_classes: bool = True
     files: str = ""
 
     @classmethod
@@ -111,7 +114,9 @@ class LabelledImages:
         only_images = dataset.select_columns([image_column]).with_format(None)  # nothing else is decoded with them
         source, rows = with_image_feature(only_images, image_column), torch.arange(len(labels))
         files = file_signature(source, image_column)
-        images = cls(source, image_column, rows, labels, names, groups, group_names, max_image_pixels, files)
+        declared = isinstance(features[label_column], ClassLabel)
+        described = names, groups, group_names, max_image_pixels, declared, files
+        images = cls(source, image_column, rows, labels, *described)
         if unlabelled := int((labels == UNLABELLED).sum()):
             logger.warning("%d of %d rows have no label and are left out", unlabelled, len(labels))
             images = images.select((labels != UNLABELLED).nonzero()[:, 0])
@@ -240,17 +245,21 @@ class LabelledImages:
         """The same images to evaluate on, with their classes numbered as in `class_names`.
 
         Raises:
-            ValueError: If there is another class, or no image. Classes without an image are named in a warning.
+            ValueError: If the classes are not the same, or there is no image. Classes that no row has are named in a
+                warning.
         """
         if len(self) == 0:
             raise ValueError("There is no labelled image to evaluate on: name another split as eval_split.")
         if self.class_names == class_names:
             return self
-        there = [name for name in class_names if name in self.class_names]
-        expected = there if len(there) == len(self.class_names) else class_names
-        check_same_classes(self.class_names, expected, "The images to evaluate on have")
-        if len(there) < len(class_names):
-            absent = [name for name in class_names if name not in there]
+        absent = sorted(set(class_names) - set(self.class_names))
+        found = (
+            self.class_names
+            if self.has_declared_classes or len(absent) == len(class_names)
+            else [*self.class_names, *absent]
+        )
+        check_same_classes(found, class_names, "The images to evaluate on have")
+        if absent:
             logger.warning("%d classes have no image to evaluate on: %s", len(absent), listed(absent))
         new = torch.tensor([class_names.index(name) for name in self.class_names])
         return replace(self, labels=new[self.labels], class_names=class_names)

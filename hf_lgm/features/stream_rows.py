@@ -54,6 +54,11 @@ class StreamColumns:
         return getattr(self.features[self.image], "mode", None)
 
     @property
+    def declares_classes(self) -> bool:
+        """Whether the column of the labels says which classes there are."""
+        return isinstance(self.features[self.label], datasets.ClassLabel)
+
+    @property
     def names_files(self) -> bool:
         """Whether the column holds the paths of images."""
         return getattr(self.features[self.image], "dtype", "").endswith("string")

@@ -149,6 +149,7 @@ class StreamEncoder:
             rows.groups,
             rows.group_names,
             options.max_image_pixels,
+            columns.declares_classes,
         )
         return images.with_classes(options.classes) if options.classes else images
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import make_dataset
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, IterableDatasetDict, Value, load_dataset
 from PIL import Image as PILImage
 
 from hf_lgm import LabelledImages, StreamEncoder, load_images
@@ -109,11 +109,6 @@ def test_a_card_may_name_the_integers_of_files_that_have_no_names(tmp_path, read
     assert read(write(tmp_path / "data", files, card=CATS_FIRST))[0].class_names == CATS_FIRST
 
 
-def test_a_file_with_fewer_classes_is_mapped(tmp_path, read):
-    files = {"train": part(CATS_FIRST), "test": part(["owl", "cat"], ["owl", "cat", "owl"])}
-    assert read(write(tmp_path / "data", files))[1].labels.tolist() == [2, 0, 2]
-
-
 def test_strings_beside_class_labels_are_mapped(tmp_path, read):
     files = {"train": part(OWLS_FIRST), "test": part(CATS_FIRST, feature=Value("string"))}
     assert read(write(tmp_path / "data", files))[1].labels.tolist() == [2, 1, 0, 2, 1, 0]
@@ -125,13 +120,14 @@ def test_strings_beside_class_labels_are_mapped(tmp_path, read):
     ("train", "test", "card", "message"),
     [
         (part(CATS_FIRST), part(["cat", "dog", "cow"], ["cat", "dog"]), None,
-         "test.parquet: column 'label' has classes that are not among the dataset's: cow; .*says cat, dog, owl"),
-        (part(["cat", "dog"], ["cat", "dog"]), part(CATS_FIRST), None, "test.parquet: .*not among the dataset's: owl"),
+         r"test.parquet: column 'label' has other class names \(the difference: cow, owl\); .*says cat, dog, owl"),
+        (part(["cat", "dog"], ["cat", "dog"]), part(CATS_FIRST), None, r"test.parquet: .*\(the difference: owl\)"),
+        (part(CATS_FIRST), part(["owl", "cat"], ["owl", "cat"]), None, r"test.parquet: .*\(the difference: dog\)"),
         (part(CATS_FIRST), part(CATS_FIRST, feature=Value("int64")), None, "test.parquet: .*integers without names"),
         (part(CATS_FIRST, feature=Value("int64")), part(CATS_FIRST), None, r"test.parquet: .*class names \(cat, dog"),
-        (part(CATS_FIRST), part(CATS_FIRST), ["a", "b", "c"], "train.parquet: .*: cat, dog, owl; the dataset's card"),
+        (part(CATS_FIRST), part(CATS_FIRST), ["a", "b", "c"], "train.parquet: .*: a, b, c, cat, dog, owl.*card"),
         (part(CATS_FIRST), part(["cat"], ["cat"] * 2, Value("string")).map(lambda row: {"label": "1"}), None,
-         "test.parquet: .*not among the dataset's: 1"),
+         "test.parquet: .*not among them: 1; "),
     ],
 )  # fmt: skip
 def test_classes_that_can_not_be_mapped_are_refused(tmp_path, read, train, test, card, message):
@@ -161,6 +157,17 @@ def test_a_split_without_an_image_of_one_class(caplog):
     )
     assert evaluation.labels.tolist() == [1, 2] and evaluation.class_names == CATS_FIRST
     assert "1 classes have no image to evaluate on: cat" in caplog.text
+
+
+def test_a_streamed_split_without_an_image_of_one_class(backbone):
+    splits = {"train": part(CATS_FIRST, feature=Value("string")), "test": part([], ["dog", "owl"], Value("string"))}
+    streams = IterableDatasetDict({name: split.to_iterable_dataset() for name, split in splits.items()})
+    assert load_images(streams, stream_encoder=StreamEncoder([backbone]))[1].labels.tolist() == [1, 2]
+
+
+def test_a_split_that_declares_fewer_classes_is_refused():
+    with pytest.raises(ValueError, match="The images to evaluate on have other classes.*missing dog; additional none"):
+        in_python(part(CATS_FIRST), part(["owl", "cat"], ["owl", "cat"]))
 
 
 def test_numbers_that_are_missing_in_one_split_do_not_shift():
