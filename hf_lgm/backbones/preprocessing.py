@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from ..hub import first_line
@@ -34,6 +35,18 @@ _UNDERSTOOD = {
     "do_reduce_labels",
     "do_rescale",
     "do_resize",
+}
+# Processors that need torchvision and do what their file says: compared with torchvision, see docs/processors.md.
+_FILE_SAYS_ALL = {
+    "CHMv2ImageProcessor",
+    "DINOv3ViTImageProcessor",
+    "DepthProImageProcessor",
+    "RfDetrImageProcessor",
+    "Sam2ImageProcessor",
+    "Sam3ImageProcessor",
+    "Sapiens2ImageProcessor",
+    "Tipsv2DptImageProcessor",
+    "Tipsv2ImageProcessor",
 }
 _FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -144,6 +157,8 @@ class Preprocessing:
         unknown = [name for name, on in values.items() if name.startswith("do_") and on and name not in _UNDERSTOOD]
         if unknown and is_file:
             raise ValueError(_cant_be_read(values, f"it does more than that: {', '.join(unknown)}"))
+        if is_file and _needs_asking(str(values.get("image_processor_type", ""))):
+            raise ValueError(_cant_be_read(values, "it can't be asked without torchvision: pip install torchvision"))
         side, resized = _sides(values, config, image_size)
         mean, std = _statistics(values, getattr(vision_config_of(config), "num_channels", None), is_file)
         resample = Image.Resampling(values["resample"]).name.lower() if values.get("resample") is not None else None
@@ -197,6 +212,13 @@ class Preprocessing:
         elif isinstance(processor, dict) and "image_mean" not in processor and processor.get("do_normalize", True):
             logger.warning("The image processor of '%s' says no mean: using ImageNet's mean and std", name_or_path)
         return cls.from_processor(processor, config, image_size)
+
+
+def _needs_asking(kind: str) -> bool:
+    """Whether a class of Transformers may do more than its file says, and has no variant for Pillow to ask."""
+    kind = kind.removesuffix("Fast")
+    known = {kind for kinds in IMAGE_PROCESSOR_MAPPING_NAMES.values() if "pil" not in kinds for kind in kinds.values()}
+    return kind in known - _FILE_SAYS_ALL
 
 
 def _read_file(name_or_path: str, hub_kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -122,6 +122,12 @@ def test_what_a_file_says_that_is_not_understood_is_refused(values, said):
         Preprocessing.from_processor({"image_processor_type": "MyProcessor", **values})
 
 
+@pytest.mark.parametrize("kind", ["PPLCNetImageProcessor", "PPLCNetImageProcessorFast", "Llama4ImageProcessor"])
+def test_a_file_of_a_class_that_may_do_more_is_refused(kind):
+    with pytest.raises(ValueError, match=f"{kind} can't be read.*can't be asked without torchvision: pip install"):
+        Preprocessing.from_processor({"image_processor_type": kind, "image_mean": [0.4] * 3, "image_std": [0.2] * 3})
+
+
 def test_another_side_is_taken_where_the_processors_is_not_square():
     assert Preprocessing.from_processor({"size": {"height": 32, "width": 24}}, image_size=16).geometry[:2] == (16, 1.0)
 
