@@ -207,6 +207,14 @@ class LGMArguments:
         return max(1, _VIEWS_PER_CHUNK // self.views_per_step)
 
     @property
+    def kept_checkpoints(self) -> int:
+        """How many are on the disk at the end of a run."""
+        if self.save_strategy == "no":
+            return 0
+        every = self.save_steps if self.save_steps >= 1 else self.save_steps * self.max_steps
+        return self.save_total_limit or max(1, int(self.max_steps // max(1, every)))
+
+    @property
     def has_clusters(self) -> bool:
         """Whether several images of a class are told apart, each by a cluster of its real images."""
         return self.cluster_classes and self.images_per_class > 1 and self.real_features == "cached"

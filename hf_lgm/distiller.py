@@ -136,7 +136,7 @@ class LGMDistiller:
             HubError: If the images can't be published; they are in `output_dir` by then, or nothing was begun.
         """
         check_is_ours(self.args.output_dir)
-        check_room(self.args.output_dir, self.learned.bytes_of_checkpoint * ((self.args.save_total_limit or 1) + 1))
+        check_room(self.args.output_dir, self.learned.bytes_of_checkpoint * (self.args.kept_checkpoints + 1))
         if self.args.push_to_hub and self.args.hub_dataset_id:
             self.open_repository(self.args.hub_dataset_id)
         self._begin(resume_from_checkpoint or self.args.resume_from_checkpoint)

@@ -1,4 +1,7 @@
-"""Where modules of 0.1 are now: imports from their former places work until 0.3, with a warning."""
+"""Where modules of 0.1 are now: imports from their former places work until 0.3, with a warning.
+
+For it, importing the package adds a finder to Python's import system, which is asked last and answers for these alone.
+"""
 
 import importlib
 import logging

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 import hf_lgm
+from hf_lgm import former
 
 # Each room may import from those on earlier floors, and from rooms on its own floor that stand before it.
 FLOORS = [
@@ -101,6 +102,17 @@ def test_names_at_the_front_door():
 def test_former_names_that_cards_and_messages_say(name):
     module, _, attribute = name.partition(".")
     assert hasattr(importlib.import_module(f"hf_lgm.{module}"), attribute)
+
+
+@pytest.mark.parametrize("module", former._PLACES)
+def test_former_modules_are_found_where_they_are_now(module, caplog):
+    found = importlib.import_module(f"hf_lgm.{module}")
+    for place in former._PLACES[module]:
+        now = importlib.import_module(f"hf_lgm.{place}")
+        name = next(name for name in vars(now) if not name.startswith("_"))
+        assert getattr(found, name) is not None
+    with pytest.raises(AttributeError, match=f"module 'hf_lgm.{module}' has no attribute 'nothing'"):
+        _ = found.nothing
 
 
 def loaded_after(code):

@@ -125,31 +125,11 @@ class FrozenBackbone(nn.Module):
         source = str(demo_folder(name_or_path) or name_or_path)
         hub_kwargs = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
         hub_kwargs["local_files_only"] = must_use_cache(source, "model")
-        try:
-            config = transformers.AutoConfig.from_pretrained(source, **hub_kwargs)
-            with without_report():
-                model, info = transformers.AutoModel.from_pretrained(
-                    source,
-                    config=config,
-                    dtype=dtype,
-                    attn_implementation=attn_implementation,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # those that matter are refused below, by name
-                    **({"key_mapping": {f"^{re.escape(strip_prefix)}": ""}} if strip_prefix else {}),
-                    **hub_kwargs,
-                )
-        except OSError as error:
-            raise model_error(error, name_or_path) from error
-        except ImportError as error:
-            needed = " ".join(str(error).split()[:12])
-            raise ImportError(
-                f"'{name_or_path}' needs a package that is not installed ({needed} …). For timm's models: "
-                "pip install 'hf_lgm[timm]'"
-            ) from error
-        except (ValueError, RuntimeError, SafetensorError) as error:  # weights of other shapes, or cut off
-            raise ValueError(_explain_value(error, name_or_path)) from error
+        config, model, info = _load(name_or_path, source, strip_prefix, dtype, attn_implementation, hub_kwargs)
         try:
             preprocessing = Preprocessing.from_pretrained(source, config, image_size, **hub_kwargs)
+        except OSError as error:
+            raise model_error(error, name_or_path) from error
         except ValueError as error:
             raise ValueError(f"'{name_or_path}': {error}") from error
         name = Path(name_or_path).name if Path(source).is_dir() else name_or_path  # a path says where, not what
@@ -305,6 +285,42 @@ class FrozenBackbone(nn.Module):
             found = "no last_hidden_state" if tokens is None else f"an output of shape {tuple(tokens.shape)}"
             raise ValueError(f"{kind} does not give one feature vector per image ({found} for two): {_WRAP_IT}.")
         return output
+
+
+def _load(
+    name: str,
+    source: str,
+    strip_prefix: str | None,
+    dtype: torch.dtype,
+    attn_implementation: str | None,
+    hub_kwargs: dict[str, Any],
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Configuration, model, and what is said of its weights; what is in the way is one sentence."""
+    renamed = {"key_mapping": {f"^{re.escape(strip_prefix)}": ""}} if strip_prefix else {}
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **hub_kwargs)
+        with without_report():
+            model, info = transformers.AutoModel.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # those that matter are refused, by name
+                **renamed,
+                **hub_kwargs,
+            )
+    except OSError as error:
+        raise model_error(error, name) from error
+    except ImportError as error:
+        needed = " ".join(str(error).split()[:12])
+        raise ImportError(
+            f"'{name}' needs a package that is not installed ({needed} …). For timm's models: "
+            "pip install 'hf_lgm[timm]'"
+        ) from error
+    except (ValueError, RuntimeError, SafetensorError) as error:  # no vision model, or a file that is cut off
+        raise ValueError(_explain_value(error, name)) from error
+    return config, model, info
 
 
 def check_names_differ(names: Sequence[str]) -> None:

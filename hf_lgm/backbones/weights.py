@@ -1,5 +1,6 @@
 """Weights that a checkpoint does not have: whether features need them, and where they may be."""
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -7,6 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+# Weights that are looked for and named: each takes a forward pass.
+_SHOWN = 3
 
 
 @contextmanager
@@ -41,26 +45,28 @@ def check_weights(backbone: Any, missing: Collection[str], unexpected: Collectio
     if not suspects:
         return
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(backbone.mean)
-    needed = [name for name, weight in suspects.items() if _changes(lambda: backbone(image), weight)]
-    if needed:
-        raise ValueError(f"{backbone.name}: {_explain(needed, unexpected)}")
+    before = backbone(image)
+    needed = (name for name, weight in suspects.items() if _changes(lambda: backbone(image), before, weight))
+    if first := list(itertools.islice(needed, _SHOWN)):
+        prefix = hidden_by(list(suspects), unexpected)
+        raise ValueError(f"{backbone.name}: {_explain(first, prefix, unexpected)}")
 
 
-def _changes(features: Callable[[], torch.Tensor], weight: torch.Tensor) -> bool:
+def _changes(features: Callable[[], torch.Tensor], before: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether features change with a weight. Not a number would not show all: attention may hide it."""
-    kept, before = weight.clone(), features()
+    kept = weight.clone()
     weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight)
     after = features()
     weight.copy_(kept)
     return not torch.equal(before, after)
 
 
-def _explain(needed: Sequence[str], unexpected: Collection[str]) -> str:
-    shown = f"{', '.join(needed[:3])}{' and so on' if len(needed) > 3 else ''}"
-    said = f"{len(needed)} weight(s) that its features need are not in the checkpoint, or in another shape ({shown})"
-    if prefix := hidden_by(needed, unexpected):
-        return f"{said}; there they begin with '{prefix}': give strip_prefix '{prefix}'."
-    others = f"; it has others instead, such as {min(unexpected)}" if unexpected else ""
+def _explain(needed: Sequence[str], prefix: str | None, unexpected: Collection[str]) -> str:
+    shown = f"{', '.join(needed)}{' and others' if len(needed) == _SHOWN else ''}"
+    said = f"weights that its features need are not in the checkpoint, or in another shape: {shown}"
+    if prefix:
+        return f"{said}. There they begin with '{prefix}': give strip_prefix '{prefix}'."
+    others = f", which has others instead, such as {min(unexpected)}" if unexpected else ""
     return (
         f"{said}{others}. They would be random: use a whole checkpoint, another feature_pooling where that does "
         "without them, or load the model in Python: FrozenBackbone(model, Preprocessing(image_size=…))."

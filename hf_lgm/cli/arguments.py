@@ -100,6 +100,7 @@ class DataArguments(DataOptions):
     license_link: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(self, 1, "max_train_samples", "max_eval_samples")
         check_license(self.license, self.license_name, self.license_link)
 

@@ -90,9 +90,11 @@ def main(default_config: Path | None = None) -> None:
         if inputs.streams(data_args, dataset):
             run.check_streaming()
         check_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
-    # Scored in float32, as evaluate.py does it.
+    # Scored in float32, as evaluate.py does it; loaded again where another precision distils, which casting is not.
     backbones = inputs.load_backbones(model_args, [*models, *run_args.eval_models])
-    through = [backbone.cast(dtype) for backbone in backbones[: len(models)]]
+    through = backbones[: len(models)]
+    if dtype != torch.float32:
+        through = inputs.load_backbones(model_args, models, dtype)
     kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
     all_backbones = list(dict.fromkeys([*through, *backbones]))
     train_images, eval_images = inputs.load_data(data_args, dataset, all_backbones, args, kept_per_class)
@@ -163,7 +165,8 @@ def _ready(
     if args.push_to_hub and args.hub_dataset_id:
         distillers["distilled"].open_repository(args.hub_dataset_id)
     extractor = distillers["distilled"].extractor
-    for distilled_through, scored_by in zip(through, scored, strict=True):  # what can't be read is found here
+    matched = scored if args.real_features == "online" else through  # online, they are seen as views only
+    for distilled_through, scored_by in zip(matched, scored, strict=True):  # what can't be read is found here
         extractor.extract(distilled_through, train_images)
         extractor.extract(scored_by, eval_images)
     return distillers

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..demo import DEMO_MODELS
+from ..publishing.files import COMPARISON_FILE, DETAILS_FILE, RESULTS_FILE, TABLE_FILE, TRANSFER_FIGURE, TRANSFER_FILE
 from ..settings import ProbeProtocol, ProtocolName, ViewSettings
 from ..values import check_at_least, check_positive
 from .arguments import DataArguments, LoadingArguments, ModelArguments
@@ -135,24 +136,24 @@ def _load_sets(sets: list[str]) -> "dict[str, DistilledSet]":
 def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
     """The table as Markdown and JSON, per class and group, and the figures; over those of an earlier table."""
     from ..evaluation.transfer import save_transfer
-    from ..publishing.files import COMPARISON_FILE, RESULTS_FILE, write_json
+    from ..publishing.files import write_json
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "details.json", [result.to_dict() for result in comparison.results])  # says that all is ours
-    for name in ("transfer.png", "transfer.json"):
+    write_json(folder / DETAILS_FILE, [result.to_dict() for result in comparison.results])  # says that all is ours
+    for name in (TRANSFER_FIGURE, TRANSFER_FILE):
         (folder / name).unlink(missing_ok=True)
-    if (folder / "table.md").exists():
+    if (folder / TABLE_FILE).exists():
         print(f"Replacing the table in {folder}: --output_dir keeps it")
     sections = [f"# {heading}\n"]
     sections += [f"## {metric}\n\n{comparison.table(metric)}\n" for metric in comparison.metrics]
     if comparison.transfer:
         sections.append(f"## transfer\n\n{comparison.transfer.table()}\n")
         if find_spec("matplotlib"):
-            save_transfer(comparison.transfer, folder / "transfer.png")
+            save_transfer(comparison.transfer, folder / TRANSFER_FIGURE)
         else:
             print("No plot of transfer: pip install 'hf_lgm[plots]'")
-        write_json(folder / "transfer.json", comparison.transfer.to_dict())
-    (folder / "table.md").write_text("\n".join(sections), encoding="utf-8")
+        write_json(folder / TRANSFER_FILE, comparison.transfer.to_dict())
+    (folder / TABLE_FILE).write_text("\n".join(sections), encoding="utf-8")
     write_json(folder / RESULTS_FILE, [row for result in comparison.results for row in result.rows()])
     comparison.save_figure(folder / COMPARISON_FILE, comparison.backbones[:2])
 
@@ -165,6 +166,6 @@ def _report(comparison: "Comparison", folder: Path, heading: str) -> None:
         print(f"\nTop-1 (share of the probe on all real images; alignment):\n\n{comparison.transfer.table()}")
         print(f"\n{comparison.transfer.claim}")
     print(*(f"\nwarning: {warning}" for warning in comparison.warnings()), sep="")
-    figures = [folder / name for name in ("comparison.png", "transfer.png") if (folder / name).exists()]
+    figures = [folder / name for name in (COMPARISON_FILE, TRANSFER_FIGURE) if (folder / name).exists()]
     print(f"\nLook at: {', '.join(map(str, figures))}")
-    print(f"Quote:   {folder}/table.md, {folder}/results.json")
+    print(f"Quote:   {folder}/{TABLE_FILE}, {folder}/{RESULTS_FILE}")

@@ -1,6 +1,10 @@
 """Encoded images to 8-bit RGB: one that can't be read says so, whatever its decoder raises; metadata may be broken."""
 
+import lzma
 import struct
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -22,6 +26,9 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # JPEG's comments and application segments, but for those of JFIF and Adobe, which say what the channels are.
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
 _JPEG_SCAN = 0xDA
+
+# What reading one file of an archive raises where that part is broken.
+_BROKEN_ARCHIVES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, EOFError)
 
 # How images that are skipped are counted, and how many of them are named.
 LEFT_OUT = "%d of %d images can't be read and are left out: %s"
@@ -78,6 +85,8 @@ def encoded(stored: dict[str, Any] | None, token: str | None = None) -> bytes | 
     try:
         with xopen(stored["path"], "rb", download_config=DownloadConfig(token=token)) as file:
             return file.read()
+    except _BROKEN_ARCHIVES as error:
+        raise UnreadableImage(_reason(error)) from error
     except OSError as error:
         if isinstance(error, FileNotFoundError) or is_local_path(stored["path"]):
             raise UnreadableImage(_reason(error)) from error

@@ -206,13 +206,18 @@ class LabelledImages:
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
 
-    def with_classes(self, classes: Sequence[str | int]) -> "LabelledImages":
+    def with_classes(self, classes: Sequence[str | int], by_name: bool = False) -> "LabelledImages":
         """Only these classes, renumbered in the order given.
+
+        Args:
+            classes (`Sequence[str | int]`): Names or numbers.
+            by_name (`bool`, *optional*, defaults to `False`): They are names, also where they look like numbers.
 
         Raises:
             ValueError: If one is not a class of this dataset, or stands twice.
         """
-        old = class_indices(self.class_names, classes)
+        names = self.class_names
+        old = [names.index(str(name)) for name in classes] if by_name else class_indices(names, classes)
         new = torch.full((self.num_classes,), UNLABELLED)
         new[old] = torch.arange(len(old))
         labels = new[self.labels]

@@ -67,8 +67,12 @@ def load_images(
         columns = _naming_classes(wanted.columns, split, class_names)
         if isinstance(split, IterableDataset) and stream_encoder is not None:
             known_as = fingerprint and f"{fingerprint} {name}"
-            return stream_encoder.encode(split, columns, known_as, keep_images=keep_images)
-        return LabelledImages.from_dataset(split, **vars(columns))
+            images = stream_encoder.encode(split, columns, known_as, keep_images=keep_images)
+        else:
+            images = LabelledImages.from_dataset(split, **vars(columns))
+        if wanted.columns.classes and class_names:
+            images = images.with_classes([name for name in class_names if name in images.class_names], by_name=True)
+        return images
 
     train_split, eval_split = wanted.train_split, wanted.eval_split
     if eval_split is None:
@@ -89,14 +93,17 @@ def load_images(
 
 
 def _naming_classes(columns: ColumnOptions, split: Any, class_names: Sequence[str]) -> ColumnOptions:
-    """The chosen classes by the names that another split has for them: its numbers may mean others here."""
+    """The chosen classes by the names that another split has for them: its numbers may mean others here.
+
+    Where a split declares no names, all of its rows are read, and those of these names are chosen then.
+    """
     if not columns.classes or not class_names:
         return columns
-    known = None
+    known: Sequence[str] = ()
     if split.features is not None:
         label = find_label_column(split.features, columns.label_column_name, group_column=columns.group_column_name)
-        known = getattr(split.features[label], "names", None)
-    return replace(columns, classes=[name for name in class_names if known is None or name in known])
+        known = getattr(split.features[label], "names", ())
+    return replace(columns, classes=[name for name in class_names if name in known])
 
 
 def _hold_out(train: LabelledImages, seed: int, found: list[str]) -> tuple[LabelledImages, LabelledImages]:

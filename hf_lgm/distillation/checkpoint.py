@@ -58,7 +58,7 @@ class Checkpoint:
     def save(self, output_dir: str | Path) -> Path:
         """Write to `checkpoint-<step>`, under another name until it is whole."""
         folder = self.folder(output_dir)
-        if folder.exists() and not is_checkpoint(folder):
+        if not is_ours(folder):
             raise FileExistsError(f"{folder} is somebody else's, and not written over: choose another output_dir.")
         temporary = folder.with_name(f".{folder.name}.tmp")
         temporary.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,12 @@ class Checkpoint:
             with (temporary / name).open("rb") as handle:
                 os.fsync(handle.fileno())
         remove_checkpoint(folder)
-        temporary.rename(folder)
+        if folder.exists():  # with files of somebody's beside ours
+            for name in _FILES:
+                os.replace(temporary / name, folder / name)
+            temporary.rmdir()
+        else:
+            temporary.rename(folder)
         return folder
 
     @classmethod
@@ -118,13 +123,23 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a checkpoint of ours, by what is in it: other trainers' are called the same."""
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is one of our checkpoints, by what is in it: other trainers' are called the same.
+
+    Also one that is half removed, or of which nothing but hidden files is left.
+    """
     try:
         run = json.loads((folder / _RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
+        return not any(not path.name.startswith(".") for path in folder.glob("*"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(run, dict) and "identity" in run and (folder / _TENSORS).is_file()
+    return isinstance(run, dict) and "identity" in run
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from a folder."""
+    return (folder / _TENSORS).is_file() and (folder / _RUN).is_file() and is_ours(folder)
 
 
 def named_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -139,15 +154,23 @@ def all_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the files that we wrote, and the folder if nothing else is in it."""
+    """Remove the files that we wrote, the one that says so last, and the folder if nothing else is in it."""
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 
 
+def remove_leftovers(output_dir: str | Path) -> None:
+    """Remove what killed runs have left half written or half removed."""
+    half = [path for path in named_checkpoints(output_dir) if is_ours(path) and not is_checkpoint(path)]
+    for path in [*half, *Path(output_dir).glob(f".{_PREFIX}*.tmp")]:
+        remove_checkpoint(path)
+
+
 def remove_old_checkpoints(output_dir: str | Path, keep: int | None) -> None:
     """Leave the newest `keep`; all of them where it is `None`."""
+    remove_leftovers(output_dir)
     if keep:
         for folder in all_checkpoints(output_dir)[:-keep]:
             remove_checkpoint(folder)

@@ -11,11 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..publishing.files import COMPARISON_FILE, CONFIG_FILE, DATA_FILE, PUBLISHED_FILES, RESULTS_FILE, TIMELAPSE_FILE
-from .checkpoint import all_checkpoints, is_checkpoint, named_checkpoints, remove_checkpoint
+from ..publishing.files import (
+    COMPARISON_FILE,
+    CONFIG_FILE,
+    DATA_FILE,
+    DETAILS_FILE,
+    PUBLISHED_FILES,
+    RESULTS_FILE,
+    TABLE_FILE,
+    TIMELAPSE_FILE,
+    TRANSFER_FIGURE,
+    TRANSFER_FILE,
+)
+from .checkpoint import all_checkpoints, is_ours, named_checkpoints, remove_checkpoint, remove_leftovers
 
 SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE)
-TABLE_FILES = ("table.md", RESULTS_FILE, "details.json", "transfer.json", "transfer.png", COMPARISON_FILE)
+TABLE_FILES = (TABLE_FILE, RESULTS_FILE, DETAILS_FILE, TRANSFER_FILE, TRANSFER_FIGURE, COMPARISON_FILE)
 _FRAMES = "runs/frames"
 _OF_CONFIG = {"settings", "backbone", "baseline", "source", "versions"}
 
@@ -32,7 +43,7 @@ def check_is_ours(folder: str | Path, written: Sequence[str] = SET_FILES) -> Non
         PermissionError: If it can't be written to.
     """
     folder = Path(folder)
-    foreign = [path.name for path in named_checkpoints(folder) if not is_checkpoint(path)]
+    foreign = [path.name for path in named_checkpoints(folder) if not is_ours(path)]
     if not _is_ours(folder):
         foreign += [name for name in written if (folder / name).exists()]
     if foreign:
@@ -81,6 +92,7 @@ def remove_earlier_run(folder: str | Path) -> None:
     check_is_ours(folder)
     for path in all_checkpoints(folder):
         remove_checkpoint(path)
+    remove_leftovers(folder)
     remove_frames(folder)
     for name in SET_FILES:
         (folder / name).unlink(missing_ok=True)
@@ -104,9 +116,10 @@ def remove_frames(folder: str | Path | None) -> None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a set, a table, a checkpoint or a time-lapse of ours is in it."""
-    config, details = _json_of(folder / CONFIG_FILE), _json_of(folder / "details.json")
+    config, details = _json_of(folder / CONFIG_FILE), _json_of(folder / DETAILS_FILE)
     is_set = isinstance(config, dict) and bool(_OF_CONFIG & set(config))
-    is_table = isinstance(details, list) and all(isinstance(row, dict) and "training_set" in row for row in details)
+    rows = details if isinstance(details, list) else []
+    is_table = bool(rows) and all(isinstance(row, dict) and "training_set" in row for row in rows)
     return is_set or is_table or bool(all_checkpoints(folder) or frames(folder))
 
 
@@ -114,5 +127,5 @@ def _json_of(path: Path) -> Any:
     """What a file holds; `None` where it is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

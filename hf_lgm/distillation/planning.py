@@ -119,7 +119,7 @@ def plan(
     features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
     image = torch.empty(3, side, side, device="meta")
     checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
-    kept = args.save_total_limit or max(1, args.max_steps // max(1, int(args.save_steps)))
+    kept = args.kept_checkpoints
     return Plan(
         size,
         num_images,

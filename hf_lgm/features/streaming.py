@@ -16,7 +16,7 @@ from datasets import IterableDataset
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
-from ..settings import MAX_IMAGE_PIXELS, ColumnOptions
+from ..settings import ColumnOptions
 from .cache import SHARD_ROWS, FeatureCache, assets_folder
 from .stream_pass import ShardEncoding, StreamPass
 from .stream_rows import StreamColumns, StreamRows
@@ -126,7 +126,7 @@ class StreamEncoder:
         if columns.names_files:  # which may be replaced, and are known only after the pass
             fingerprint = None
         folder = assets_folder("features") if fingerprint else self._temporary_folder()
-        key = _digest(fingerprint or str(folder), _what_decides(options))
+        key = _digest(fingerprint or str(folder), asdict(options))
         per_class = self.kept_per_class if keep_images else 0
         index = folder / f"stream-{_digest(key, per_class, _LABELS)[:32]}.safetensors"
         caches = [
@@ -193,12 +193,6 @@ class StreamEncoder:
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory] = []  # removed when the process ends
-
-
-def _what_decides(options: ColumnOptions) -> dict[str, Any]:
-    """Which options decide the features; the usual limit is left out, so that older ones are found."""
-    usual = options.max_image_pixels == MAX_IMAGE_PIXELS
-    return {name: value for name, value in asdict(options).items() if not (usual and name == "max_image_pixels")}
 
 
 def _digest(*parts: Any) -> str:

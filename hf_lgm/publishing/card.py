@@ -77,7 +77,7 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
     source, backbone, is_native = config.get("source", {}), config["backbone"], config["is_native"]
     name = source.get("name") or source.get("dataset", "unknown dataset")
     top1 = next((row for row in results if row["metric"] == "top-1"), None)
-    license_ = on_card(config.get("license") or "unknown")
+    license_ = on_card(config.get("license"))
     data = ModelCardData(
         license=license_["license"],
         license_name=license_.get("license_name"),
@@ -129,7 +129,7 @@ def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str
 
 def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_real: bool) -> DatasetCardData:
     made = [] if is_real else ["synthetic"]
-    license_ = on_card(source.get("license", "unknown"))
+    license_ = on_card(source.get("license"))
     split = {"name": "train", "num_bytes": info["num_bytes"], "num_examples": info["num_examples"]}
     return DatasetCardData(
         pretty_name=" ".join(title.split()),
@@ -267,7 +267,7 @@ def license_sentence(source: dict[str, Any]) -> str:
     """Under which terms the images may be used, as far as it is known."""
     if not source.get("license"):
         return "Unknown: nothing that was used says under which licence the real images are."
-    name = source.get("license_name") or source["license"]
+    name = source.get("license_name") or str(source["license"])
     text = f"[{plain(name)}]({source['license_link']})" if source.get("license_link") else plain(name)
     declared = ", declared by the source repository, not verified" if source.get("license_declared_by") else ""
     return f"That of the real images: {text}{declared}."

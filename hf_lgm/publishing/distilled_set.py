@@ -285,7 +285,7 @@ class DistilledSet:
 
     @property
     def views(self) -> ViewSettings:
-        """The views it was made with, which a probe should be trained on; the paper's where it does not say."""
+        """The views it was made with, which a probe should be trained on; the defaults where it does not say."""
         settings = self.config.get("settings", {})
         low, high = settings.get("crop_scale", ViewSettings.crop_scale)
         bounded = settings.get("bounded_crops", ViewSettings.bounded_crops)
@@ -300,6 +300,7 @@ class DistilledSet:
         if not self.has_images:
             raise ValueError(
                 "This set holds rows of real images without the images: evaluate it beside its source with "
-                "scripts/evaluate.py, or rebuild it with hf_lgm.baselines.with_source_images(set, train_images)."
+                "scripts/evaluate.py, or rebuild it: "
+                "hf_lgm.evaluation.baselines.with_source_images(set, train_images)."
             )
         return torch.stack([to_tensor(to_rgb(image)) for image in self.dataset["image"][:]]).float() / 255

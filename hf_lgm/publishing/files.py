@@ -20,6 +20,8 @@ PREVIEW_FILE = "preview.png"
 TIMELAPSE_FILE = "timelapse.gif"
 CARD_FILE = "README.md"
 PUBLISHED_FILES = (CARD_FILE, DATA_FILE, PREVIEW_FILE, CONFIG_FILE, RESULTS_FILE)
+DETAILS_FILE, TABLE_FILE = "details.json", "table.md"  # of a table, with RESULTS_FILE
+TRANSFER_FILE, TRANSFER_FIGURE = "transfer.json", "transfer.png"
 COMPARISON_FILE = "comparison.png"  # shows real images, so it is published only when asked for
 
 # What a stranger's repository may make us read.
@@ -28,7 +30,7 @@ MAX_BYTES = {DATA_FILE: 2**33, CONFIG_FILE: 2**26, RESULTS_FILE: 2**26}
 
 def fetch_files(name: str, revision: str | None, token: str | None) -> Path:
     """The files of a set on the Hub, in the cache."""
-    cached = must_use_cache(name, "dataset", "set")
+    cached = must_use_cache(name, "dataset", "sets")
     where: dict[str, Any] = {"repo_type": "dataset", "revision": revision}
     try:
         if not cached:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from typing import Any
 
 # Identifiers that the metadata of a card may have, see https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = frozenset(
@@ -36,9 +37,11 @@ def check_license(license_: str | None, name: str | None = None, link: str | Non
             f"license='{license_}' is no identifier of the Hub's: use {meant}other with "
             "license_name and license_link (see https://huggingface.co/docs/hub/repositories-licenses)."
         )
-    if (name or link) and license_ not in (None, "other"):
+    if (name or link) and license_ != "other":
         given = "license_name" if name else "license_link"
-        raise ValueError(f"{given} belongs to license='other', found license='{license_}'.")
+        raise ValueError(
+            f"{given} belongs to license='other', found {f'license={license_!r}' if license_ else 'none'}."
+        )
 
 
 def nearest(license_: str) -> str | None:
@@ -47,9 +50,15 @@ def nearest(license_: str) -> str | None:
     return next(iter(difflib.get_close_matches(wanted, sorted(LICENSES), 1, cutoff=0.6)), None)
 
 
-def on_card(declared: str) -> dict[str, str]:
-    """The metadata for a licence that somebody has declared: one that the Hub does not know is `other` there."""
-    known = slug(declared)
+def on_card(declared: Any) -> dict[str, str]:
+    """The metadata for what somebody has declared: a licence that the Hub does not know is `other` there.
+
+    Args:
+        declared (`str`, `list[str]` or `None`): Of several, none is the one of the images.
+    """
+    if isinstance(declared, list):
+        declared = declared[0] if len(declared) == 1 else " and ".join(map(str, declared))
+    known = slug(str(declared or "unknown"))
     return {"license": known} if known in LICENSES else {"license": "other", "license_name": known}
 
 

@@ -81,10 +81,8 @@ def beginning_of(config: dict[str, Any], is_real: bool) -> str:
     """
     if is_real:
         return "real"
-    recorded = config.get(
-        "began_as"
-    )  # first: of a folder's path only the last part is published, which may be `noise`
-    return recorded or _BEGINNINGS.get(str(config.get("settings", {}).get("init")), "unknown")
+    # What was recorded goes first: of a folder's path only the last part is published, which may be `noise`.
+    return config.get("began_as") or _BEGINNINGS.get(str(config.get("settings", {}).get("init")), "unknown")
 
 
 _BEGINNINGS = {"noise": "noise", "centroid": "real", "random": "real"}
@@ -144,7 +142,7 @@ def _split(images: LabelledImages | None) -> Any:
 
 def reason_to_be_private(source: dict[str, Any]) -> str | None:
     """Why images made of this source should not be public without being asked for; `None` for no reason."""
-    name, declared = source.get("dataset", "the source"), str(source.get("license", "unknown"))
+    name, declared = source.get("dataset", "the source"), source.get("license")
     license_ = on_card(declared)["license"]
     if source.get("gated"):
         return f"{name} is gated"

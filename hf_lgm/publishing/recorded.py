@@ -10,6 +10,7 @@ _BACKBONE: dict[str, Any] = {
     "architecture": _TEXT,
     "revision": _MAYBE_TEXT,
     "pooling": _TEXT,
+    "feature_size": _WHOLE,
     "image_size": _MAYBE_WHOLE,
     "resize_ratio": _NUMBER,
     "mean": [_NUMBER],
@@ -19,12 +20,15 @@ _RUN: dict[str, Any] = {"steps": _WHOLE, "seconds": _NUMBER, "device": _TEXT, "p
 # Of each key that is read: types, a list of such, or the keys of what it holds. Other keys may hold anything.
 _CONFIG: dict[str, Any] = {
     "artifact": _TEXT,
+    "began_as": _TEXT,
     "training_set": _TEXT,
     "command": _MAYBE_TEXT,
     "images_sha256": _TEXT,
     "settings": {
         "images_per_class": _WHOLE,
         "flip": _FLAG,
+        "bounded_crops": _FLAG,
+        "init": _TEXT,
         "crop_scale": [_NUMBER],
         "objective": _TEXT,
         "parameterization": _TEXT,
@@ -41,7 +45,7 @@ _CONFIG: dict[str, Any] = {
         "license": (str, list, type(None)),
         "num_images": _MAYBE_WHOLE,
     },
-    "baseline": {"kind": _TEXT, "seed": _MAYBE_WHOLE},
+    "baseline": {"kind": _TEXT, "seed": _MAYBE_WHOLE, "resize_ratio": _NUMBER},
     "run": _RUN,
     "versions": {},
 }

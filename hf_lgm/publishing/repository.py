@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
-from huggingface_hub.utils import hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from ..hub import HubError, check_repo_id, check_tag, explain, first_line, is_network_error, status_of
@@ -136,7 +136,10 @@ class HubRepository:
     def _validate(self, card: str) -> None:
         """Let the Hub look at a card's metadata: what it refuses for a commit, it refuses here."""
         question = {"content": card, "repoType": self.repo_type}
-        hf_raise_for_status(get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=question))
+        headers = build_hf_headers(token=self.token)
+        hf_raise_for_status(
+            get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=question, headers=headers)
+        )
 
     def _check_write_access(self) -> None:
         try:

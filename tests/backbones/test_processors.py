@@ -178,7 +178,16 @@ def test_statistics_of_other_channels_are_refused():
         Preprocessing(16, mean=(0.5, 0.5), std=(0.5, 0.5))
     with pytest.raises(ValueError, match="std must be above zero"):
         Preprocessing(16, std=(0.5, 0.0, 0.5))
+    with pytest.raises(ValueError, match="resize_ratio must be at least 1"):
+        Preprocessing(16, resize_ratio=0.5)
     assert Preprocessing(16, mean=0.5, std=0.5).mean == (0.5,)
+
+
+def test_a_processor_that_nobody_knows_is_read_with_a_warning(tmp_path, caplog):
+    values = {**SIZES, "image_processor_type": "MyImageProcessor", "image_mean": [0.1, 0.2, 0.3]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    assert Preprocessing.from_pretrained(str(tmp_path), tf.Dinov2Config()).mean == (0.1, 0.2, 0.3)
+    assert f"MyImageProcessor of '{tmp_path}' can't be asked: its file is read as it stands" in caplog.text
 
 
 @pytest.mark.parametrize("nested", [False, True])

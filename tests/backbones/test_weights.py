@@ -23,7 +23,7 @@ def saved(folder: Path, change) -> str:
 def test_weights_behind_a_prefix_are_an_error_that_says_how_to_strip_it(tmp_path, prefix):
     model = saved(tmp_path, lambda weights: {f"{prefix}{name}": tensor for name, tensor in weights.items()})
     with pytest.raises(
-        ValueError, match=rf"embeddings\.cls_token.*there they begin with '{prefix}': give strip_prefix"
+        ValueError, match=rf"embeddings\.cls_token.*There they begin with '{prefix}': give strip_prefix"
     ):
         FrozenBackbone.from_pretrained(model)
     stripped = FrozenBackbone.from_pretrained(model, strip_prefix=prefix)
@@ -48,13 +48,13 @@ def test_one_missing_weight_that_features_need_is_an_error(tmp_path, in_file, na
         return weights
 
     model = saved(tmp_path, change)
-    with pytest.raises(ValueError, match=rf"1 weight\(s\) that its features need .* \({name}\).*would be random"):
+    with pytest.raises(ValueError, match=rf"weights that its features need .*: {name}\. They would be random"):
         FrozenBackbone.from_pretrained(model)
 
 
 def test_a_weight_of_another_shape_is_an_error(tmp_path):
     model = saved(tmp_path, lambda weights: {**weights, "layernorm.weight": torch.ones(3)})
-    with pytest.raises(ValueError, match=r"in another shape \(layernorm.weight\)"):
+    with pytest.raises(ValueError, match=r"in another shape: layernorm.weight\."):
         FrozenBackbone.from_pretrained(model)
 
 
@@ -73,7 +73,7 @@ def test_a_random_pooler_is_refused_where_it_is_asked_for(tmp_path):
     config = tf.ViTConfig(**small, image_size=16, patch_size=8)
     tf.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     assert FrozenBackbone.from_pretrained(str(tmp_path)).pooling == "cls"
-    with pytest.raises(ValueError, match=r"pooler.dense.bias, pooler.dense.weight"):
+    with pytest.raises(ValueError, match=r"need are not .*: pooler.dense.bias, pooler.dense.weight\."):
         FrozenBackbone.from_pretrained(str(tmp_path), feature_pooling="pooler")
 
 

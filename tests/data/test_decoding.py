@@ -5,6 +5,7 @@ import logging
 import os
 import struct
 import time
+import zipfile
 import zlib
 
 import datasets
@@ -18,7 +19,7 @@ from datasets import ClassLabel, Dataset, Features, load_dataset
 from PIL import Image, ImageOps
 
 from hf_lgm import LabelledImages, StreamEncoder, load_images
-from hf_lgm.data.decoding import UnreadableImage, read_image
+from hf_lgm.data.decoding import UnreadableImage, encoded, read_image
 from hf_lgm.data.images import centre_crop, to_rgb
 from hf_lgm.features.extraction import FeatureExtractor
 from hf_lgm.settings import ColumnOptions
@@ -417,3 +418,15 @@ def test_the_mode_that_a_dataset_asks_for(backbone):
         assert images.image(0).getpixel((0, 0)) == (76, 76, 76)
     stored = FeatureExtractor().extract(backbone, LabelledImages.from_dataset(dataset))
     assert torch.allclose(FeatureExtractor().extract(backbone, streamed), stored, atol=1e-5)
+
+
+def test_a_broken_member_of_an_archive_is_one_bad_image(tmp_path):
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.png", saved(Image.new("RGB", (16, 16), "red"), "PNG"))
+    assert encoded({"bytes": None, "path": f"zip://a.png::{archive}"})
+    data = bytearray(archive.read_bytes())
+    data[60] ^= 255  # its checksum is another's now
+    archive.write_bytes(data)
+    with pytest.raises(UnreadableImage, match="Bad CRC-32"):
+        encoded({"bytes": None, "path": f"zip://a.png::{archive}"})

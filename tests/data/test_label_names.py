@@ -260,3 +260,26 @@ def test_files_of_the_hub_are_compared_where_its_cache_has_them(tmp_path, monkey
     assert str(_local("hf://datasets/user/name@refs%2Fpr%2F1/data/train-0.parquet")) == "/x"
     assert asked == [(("user/name", "data/train-0.parquet"), {"revision": "refs/pr/1", "repo_type": "dataset"})]
     assert _local("hf://buckets/user/name/train-0.parquet") is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "of", "classes"),
+    [("string", str, ["cow", "cat"]), ("int64", {"cat": 3, "dog": 4, "cow": 7}.get, ["7", "3"])],
+)
+def test_chosen_classes_that_a_split_without_declared_names_lacks(backbone, kind, of, classes, stream, caplog):
+    """They are names, also where they look like numbers, and what is absent is a warning as without a choice."""
+
+    def split(shown):
+        features = Features({"image": Image(), "label": Value(kind)})
+        pictures = [PILImage.new("RGB", (16, 16)) for _ in shown]
+        return Dataset.from_dict({"image": pictures, "label": [of(name) for name in shown]}, features=features)
+
+    splits = DatasetDict(train=split(["cat", "dog", "cow"] * 2), test=split(["dog", "cat", "cat"]))
+    if stream:
+        splits = IterableDatasetDict({name: of_name.to_iterable_dataset() for name, of_name in splits.items()})
+    encoder = StreamEncoder([backbone]) if stream else None
+    train, test = load_images(splits, classes=classes, stream_encoder=encoder)
+    assert train.class_names == test.class_names == [str(of(name)) for name in ("cow", "cat")]
+    assert (train.labels.tolist(), test.labels.tolist()) == ([1, 0, 1, 0], [1, 1])
+    assert f"1 classes have no image to evaluate on: {of('cow')}" in caplog.text

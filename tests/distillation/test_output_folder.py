@@ -7,7 +7,7 @@ from conftest import make_dataset
 from sets import make_set
 
 from hf_lgm import LGMConfig, LGMDistiller
-from hf_lgm.distillation.checkpoint import all_checkpoints, remove_checkpoint
+from hf_lgm.distillation.checkpoint import Checkpoint, all_checkpoints, remove_checkpoint
 from hf_lgm.distillation.output_folder import (
     SET_FILES,
     TABLE_FILES,
@@ -52,6 +52,10 @@ FOREIGN = {
     "a checkpoint with a run.json of its own": lambda folder: [
         foreign_checkpoint(folder, 7), (folder / "checkpoint-7/run.json").write_text('{"wandb": 1}')
     ],
+    "an empty list in details.json": lambda folder: [
+        (folder / "details.json").write_text("[]"), (folder / "results.json").write_text("[]")
+    ],
+    "a configuration that is nested too deeply": lambda folder: (folder / "lgm_config.json").write_text("[" * 100_000),
     "a list of its own in details.json": lambda folder: [
         (folder / "details.json").write_text('[{"a": 1}]'), (folder / "results.json").write_text("[]")
     ],
@@ -120,6 +124,32 @@ def test_too_little_room_is_said_before_the_first_step(tmp_path):
     check_room(tmp_path / "new", 10)
     with pytest.raises(OSError, match=r"MB of room, and checkpoints and images need about .* MB"):
         check_room(tmp_path / "new", 2**60)
+
+
+@pytest.mark.parametrize("gone", [["synthetic.safetensors"], ["synthetic.safetensors", "trainer_state.json"], None])
+def test_a_removal_that_was_killed_does_not_block_the_folder(tmp_path, gone):
+    our_checkpoint(tmp_path, 3)
+    checkpoint = our_checkpoint(tmp_path, 5)
+    for path in list(checkpoint.iterdir()) if gone is None else [checkpoint / name for name in gone]:
+        path.unlink()
+    (checkpoint / ".nfs0001").write_bytes(b"")
+    (tmp_path / ".checkpoint-7.tmp").mkdir()
+    (tmp_path / ".checkpoint-7.tmp/synthetic.safetensors").write_bytes(b"")
+    check_is_ours(tmp_path)
+    assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-3"]
+    remove_earlier_run(tmp_path)
+    assert contents(tmp_path) == {"checkpoint-5/.nfs0001": b""}
+
+
+def test_a_checkpoint_goes_beside_files_of_somebody_in_its_folder(tmp_path, backbone):
+    distiller = trained(tmp_path / "run", backbone)
+    for name in ("checkpoint-4/notes.txt", "checkpoint-4/.DS_Store"):
+        (tmp_path / "run" / name).write_text("mine")
+    checkpoint = Checkpoint.load(tmp_path / "run/checkpoint-4")
+    assert checkpoint.save(tmp_path / "run") == tmp_path / "run/checkpoint-4"
+    assert all_checkpoints(tmp_path / "run")[-1].name == "checkpoint-4"
+    assert (tmp_path / "run/checkpoint-4/notes.txt").read_text() == "mine"
+    assert Checkpoint.load(tmp_path / "run/checkpoint-4").tensors.keys() == distiller.learned.state_dict().keys()
 
 
 def test_a_checkpoint_of_ours_with_something_besides_keeps_that(tmp_path):

@@ -115,3 +115,20 @@ def test_a_command_tells_neither_folders_nor_tokens(tmp_path):
     command = published_command("python scripts/distill.py", flags)
     assert str(tmp_path) not in command and "secret" not in command and "hf_other" not in command
     assert command.startswith("python scripts/distill.py --model net --dataset=") and "--classes 'a b'" in command
+
+
+@pytest.mark.parametrize(
+    ("declared", "on_the_card"),
+    [
+        (None, "unknown"),
+        ([], "unknown"),
+        (["mit"], "mit"),
+        (["mit", "cc-by-4.0"], "other"),
+        ("CC BY 4.0", "cc-by-4.0"),
+    ],
+)
+def test_whatever_a_source_declares_is_a_licence_on_the_card(declared, on_the_card):
+    assert on_card(declared)["license"] == on_the_card
+    config = {"source": {"dataset": "maker/photos", "license": declared}, "backbone": {"name": "maker/net"}}
+    reason = reason_to_be_private(config["source"])
+    assert (reason is None) == (on_the_card in ("mit", "cc-by-4.0"))
