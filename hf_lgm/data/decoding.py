@@ -58,7 +58,7 @@ def unreadable(row: str, column: str, stored: dict[str, Any] | None, why: Except
     """Which image can't be read, and why."""
     file = f", file '{stored['path']}'" if stored and stored["path"] else ""
     reason = f"The image in {row} (column '{column}'{file}) can't be read: {why}."
-    return UnreadableImage(f"{reason} skip_bad_images=True leaves such rows out.")
+    return UnreadableImage(f"{reason} skip_bad_images=True leaves such rows out, if there are others.")
 
 
 def named_rows(images: list[tuple[int, dict[str, Any] | None]], total: int) -> str:

@@ -270,7 +270,11 @@ class LabelledImages:
         return replace(self, labels=new[self.labels], class_names=class_names)
 
     def without_bad_images(self) -> "LabelledImages":
-        """Those that can be decoded; the others are counted. `datasets` keeps the answer beside its own cache."""
+        """Those that can be decoded; the others are counted. `datasets` keeps the answer beside its own cache.
+
+        Raises:
+            UnreadableImage: If there is none.
+        """
         how = {"max_pixels": self.max_image_pixels, "mode": _mode(self.source, self.image_column)}
         stored = with_image_feature(self.source, self.image_column, decode=False).select(self.rows.tolist())
         checked = stored.map(
@@ -286,6 +290,8 @@ class LabelledImages:
             bad = self.rows[~is_readable].tolist()
             named = [(row, self._stored_image(row)) for row in bad[:NAMED_ROWS]]
             logger.warning(LEFT_OUT, len(bad), len(self), named_rows(named, len(bad)))
+            if not is_readable.any():
+                self.image(0)  # says why of the first
         return self.select(is_readable.nonzero()[:, 0])
 
     def balanced_sample(self, max_samples: int, seed: int) -> "LabelledImages":

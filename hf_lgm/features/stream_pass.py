@@ -161,6 +161,7 @@ class StreamPass:
         self.seen: set[Any] = set()  # labels, also of classes that are not used
         self.unlabelled = 0
         self.bad: list[tuple[int, dict[str, Any] | None]] = []  # rows, and where their images are
+        self.first_error: UnreadableImage | None = None
 
     def run(self, dataset: IterableDataset) -> StreamRows:
         """Read the stream to its end."""
@@ -202,6 +203,7 @@ class StreamPass:
             self._add(position, row, image)
         elif self.options.skip_bad_images:
             self.bad.append((position, image.stored and {"path": image.stored["path"]}))
+            self.first_error = self.first_error or self._unreadable(position, image.stored, image.error)
         else:
             raise self._unreadable(position, image.stored, image.error) from image.error
 
@@ -249,6 +251,8 @@ class StreamPass:
         if self.bad:
             total = len(self.positions) + len(self.bad)
             logger.warning(LEFT_OUT, len(self.bad), total, named_rows(self.bad, len(self.bad)))
+            if self.first_error is not None and not self.positions:
+                raise self.first_error
         features = self.columns.features
         labels, names = encode_labels(self.values, features[self.columns.label], self.positions)
         groups, group_names = None, None

@@ -430,3 +430,14 @@ def test_a_broken_member_of_an_archive_is_one_bad_image(tmp_path):
     archive.write_bytes(data)
     with pytest.raises(UnreadableImage, match="Bad CRC-32"):
         encoded({"bytes": None, "path": f"zip://a.png::{archive}"})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_no_image_can_be_read_the_first_says_why(tmp_path, backbone, stream):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    rows = {"image": [f"not/there/{number}.png" for number in range(4)], "label": ["a", "b"] * 2}
+    pd.DataFrame(rows).to_csv(folder / "train.csv", index=False)
+    encoder = StreamEncoder([backbone]) if stream else None
+    with pytest.raises(UnreadableImage, match=r"The image in row 0.*not/there/0.png.*No such file or directory"):
+        load_images(str(folder), image_column_name="image", skip_bad_images=True, stream_encoder=encoder)
