@@ -167,6 +167,16 @@ class LGMDistiller:
         last_loss = next((log["loss"] for log in reversed(self.state.log_history) if "loss" in log), float("nan"))
         return TrainOutput(self.state.global_step, last_loss, {"train_runtime": self.seconds})
 
+    def check_checkpoint(self) -> None:
+        """Look whether the run can go on from the checkpoint that is named, before anything is done.
+
+        Raises:
+            FileNotFoundError: If there is no such checkpoint.
+            ValueError: If it is damaged, or was made with other settings or data.
+        """
+        if self.args.resume_from_checkpoint not in (None, "auto"):
+            Checkpoint.load(self.args.resume_from_checkpoint).check_identity(self.start.identity())
+
     def remove_earlier_run(self) -> None:
         """Remove what an earlier run has left in `output_dir`; every process must call it.
 

@@ -111,10 +111,10 @@ def _whole_number(value: Any) -> int:
     value = _scalar(value)
     if isinstance(value, str):
         try:
-            return int(value)
+            value = int(value)
         except ValueError:
             value = float(value)  # 1e3, 10.0
-    if value != int(value):
+    if value != int(value) or abs(value) >= 2**53:
         raise ValueError
     return int(value)
 

@@ -290,8 +290,8 @@ Any other `torch.nn.Module` works live, if it maps images (B, 3, side, side) to 
 Side, mean, standard deviation, the resize before the crop, its filter and the order of the channels are read from the
 image processor, without torchvision: `do_rescale`, `rescale_factor`, `rescale_offset`, `do_normalize`, `image_mean` and
 `image_std` (a number, one or three), `include_top`, `do_flip_channel_order`, `size`, `crop_size`, `crop_pct`,
-`do_resize`, `do_center_crop`, `resample`. Then the processor is asked: what it makes of an image of that side has to be
-what was read, else it is refused by name. [Every processor of Transformers, and how far ours is from
+`do_resize`, `do_center_crop`, `resample`. Then the processor is asked: what it makes of an image of that side, and of
+a larger square one, has to be what was read, but for the resize's rounding, else it is refused by name. [Every processor of Transformers, and how far ours is from
 it](processors.md). Where it has no class that works without torchvision (DINOv3, SAM 2, TIPS v2, Sapiens 2), its
 `preprocessor_config.json`, or what `processor_config.json` says of it, is read as it stands; for timm `config.json`, with
 `crop_pct` and `interpolation`. A repository that has none gets ImageNet's mean and standard deviation, and a warning.

@@ -12,7 +12,6 @@ from typing import Any, cast, get_args
 
 import torch
 import transformers  # whose parts are loaded when they are used
-from safetensors import SafetensorError
 from torch import nn
 
 from ..demo import demo_folder
@@ -70,11 +69,13 @@ class FrozenBackbone(nn.Module):
             self.register_buffer(name_of, values, persistent=False)
         output = self._try_two_images()
         self.pooling: Pooling = pooling or default_pooling(model, output, takes_text(model), random_weights)
+        if pooling is None and (usual := default_pooling(model, output, takes_text(model), ())) != self.pooling:
+            logger.warning("%s lacks weights for '%s': its features are '%s'", self.name, usual, self.pooling)
         try:
             features = pool(output, self.pooling)
         except ValueError as error:
             raise ValueError(f"{self.name} can't be pooled: {error}.") from error
-        if not features.isfinite().all():
+        if not random_weights and not features.isfinite().all():
             raise ValueError(f"{self.name} gives features that are not finite, in {self.dtype}: {_NOT_FINITE}.")
         self.dim = features.shape[1]
         # Convolutions want the channels of a pixel side by side: 1.4 times as fast for MobileNets on a CPU.
@@ -318,7 +319,9 @@ def _load(
             f"'{name}' needs a package that is not installed ({needed} …). For timm's models: "
             "pip install 'hf_lgm[timm]'"
         ) from error
-    except (ValueError, RuntimeError, SafetensorError) as error:  # no vision model, or a file that is cut off
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no vision model, a file that is cut off or of another kind, code of a repository
         raise ValueError(_explain_value(error, name)) from error
     return config, model, info
 

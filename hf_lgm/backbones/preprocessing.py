@@ -19,6 +19,7 @@ from .processors import (
     cant_be_read,
     check_against,
     check_file,
+    check_geometry,
     per_channel,
     read_file,
     sides,
@@ -129,19 +130,38 @@ class Preprocessing:
             ValueError: If the processor does something that can't be read.
         """
         processor = getattr(processor, "image_processor", processor)
+        if isinstance(processor, type) or not (isinstance(processor, dict) or hasattr(processor, "to_dict")):
+            raise TypeError(f"Expected an image processor of Transformers, found {processor!r}.")
         is_file = isinstance(processor, dict)
         values = processor if is_file else processor.to_dict()
         values = values.get("image_processor", values)  # a multimodal processor's file holds it under this name
         if is_file:
             check_file(values)
-        side, resized = sides(values, config, image_size)
-        mean, std = statistics(values, getattr(vision_config_of(config), "num_channels", None), is_file)
-        resample = Image.Resampling(values["resample"]).name.lower() if values.get("resample") is not None else None
-        ratio = max(1.0, resized / side) if resized else DEFAULT_RESIZE_RATIO
-        read = cls(side, mean, std, ratio, resample or cls.resample, bool(values.get("do_flip_channel_order")))
+        try:
+            read = cls._of(values, config, image_size, is_file)
+        except (TypeError, KeyError, AttributeError, ArithmeticError) as error:
+            raise ValueError(cant_be_read(values, f"a value is of another kind: {error}")) from error
+        except ValueError as error:  # whose sentence may not say which processor
+            said = str(error) if "can't be read" in str(error) else cant_be_read(values, str(error))
+            raise ValueError(said) from error
         if not is_file:
             check_against(processor, read)
+            if image_size is None:
+                check_geometry(processor, read)
         return read
+
+    @classmethod
+    def _of(cls, values: dict[str, Any], config: Any, image_size: int | None, is_file: bool) -> "Preprocessing":
+        """What the keys of an image processor say."""
+        side, resized = sides(values, config, image_size)
+        mean, std = statistics(values, getattr(vision_config_of(config), "num_channels", None), is_file)
+        resample = values.get("resample")  # a number, or its name
+        if resample is not None:
+            resample = (
+                Image.Resampling[resample.upper()] if isinstance(resample, str) else Image.Resampling(resample)
+            ).name.lower()
+        ratio = max(1.0, resized / side) if resized else DEFAULT_RESIZE_RATIO
+        return cls(side, mean, std, ratio, resample or cls.resample, bool(values.get("do_flip_channel_order")))
 
     @classmethod
     def from_timm(cls, values: dict[str, Any]) -> "Preprocessing":
@@ -150,6 +170,8 @@ class Preprocessing:
         Raises:
             ValueError: If it asks for something that can't be read.
         """
+        if len(values.get("input_size") or ()) != 3:
+            raise ValueError(cant_be_read({"image_processor_type": "timm's pretrained_cfg"}, "it has no input_size"))
         channels, height, width = values["input_size"]
         crop_mode, resample = values.get("crop_mode") or "center", values.get("interpolation") or "bicubic"
         if height != width or crop_mode == "border" or resample.upper() not in Image.Resampling.__members__:
@@ -180,7 +202,7 @@ class Preprocessing:
             return cls.from_timm(timm_values)
         try:
             processor: Any = transformers.AutoImageProcessor.from_pretrained(name_or_path, backend="pil", **hub_kwargs)
-        except (OSError, ImportError, ValueError):
+        except Exception:  # a file that is no processor's may raise anything
             processor = read_file(name_or_path, hub_kwargs)
         if not processor:
             logger.warning("'%s' has no %s: using ImageNet's mean and std", name_or_path, " or ".join(FILES))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import transformers
 from PIL import Image
 from transformers.utils import cached_file
 
+from ..data.images import centre_crop, to_tensor
 from ..hub import first_line
 from .architectures import as_patches, vision_config_of
 
@@ -33,10 +35,7 @@ _UNDERSTOOD = {
 }
 # Processors that need torchvision and do what their file says: compared with torchvision, see docs/processors.md.
 FILE_SAYS_ALL = {
-    "CHMv2ImageProcessor",
     "DINOv3ViTImageProcessor",
-    "DepthProImageProcessor",
-    "RfDetrImageProcessor",
     "Sam2ImageProcessor",
     "Sam3ImageProcessor",
     "Sapiens2ImageProcessor",
@@ -50,6 +49,9 @@ _MAX_SIDE = 4096
 
 # Largest difference of values at which ours count as the processor's: float32 rounds.
 _TOLERANCE = 1e-4
+
+# Steps of 8-bit values by which a resize may be off: some processors resize numbers that are not rounded.
+_ROUNDING = 2
 
 
 def check_file(values: dict[str, Any]) -> None:
@@ -89,8 +91,11 @@ def read_file(name_or_path: str, hub_kwargs: dict[str, Any]) -> dict[str, Any]:
                 values = json.load(file)
             except ValueError as error:
                 raise ValueError(f"its {name} is not JSON: {error}.") from error
-        if name == FILES[0] or "image_processor" in values:
-            return values.get("image_processor", values)
+        values = values.get("image_processor", values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            raise ValueError(f"its {name} holds no image processor: expected names and values.")
+        if name == FILES[0] or "image_processor_type" in values or "image_mean" in values:
+            return values
     return {}
 
 
@@ -166,35 +171,62 @@ def per_channel(values: Any, channels: int) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
-@torch.no_grad()
 def check_against(processor: Any, read: "Preprocessing") -> None:
     """Compare what was read of a processor with what it makes of an image of that side.
 
     Raises:
         ValueError: If it makes something else of it.
     """
-    values, side = processor.to_dict(), read.image_size
-    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    image = Image.fromarray(noise).convert("L" if len(read.mean) == 1 else "RGB")
-    mean, std = read.statistics()
-    ours = (
-        read.channels_of(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255) - mean
-    ) / std
-    as_they_are: dict[str, Any] = {name: False for name in ("do_resize", "do_center_crop") if name in values}
-    if len(read.mean) == 1:  # three equal numbers would be too many for it
-        named = (name for name in ("image_mean", "image_std") if values.get(name) is not None)
-        as_they_are |= {name: per_channel(values[name], 1) for name in named}
+    values = processor.to_dict()
+    as_they_are = {name: False for name in ("do_resize", "do_center_crop") if name in values}
+    image = _noise(read.image_size, read)
     try:
-        given = processor(images=[image], return_tensors="pt", **as_they_are)["pixel_values"]
-        if given.ndim == 3 and "max_num_patches" in values:
-            ours = as_patches(ours, values["patch_size"])["pixel_values"]
+        given = _values_of(processor, image, read, as_they_are)
     except Exception as error:  # a processor of a repository may raise anything
         raise ValueError(cant_be_read(values, f"it fails with {type(error).__name__}: {first_line(error)}")) from error
+    ours = _ours(image, replace(read, resize_ratio=1.0), values)
     if given.shape != ours.shape:
         raise ValueError(cant_be_read(values, f"it gives values of shape {tuple(given.shape)}"))
-    difference = float((given.float() - ours).abs().max())
+    difference = float((given - ours).abs().max())
     if not difference <= _TOLERANCE * max(1.0, float(ours.abs().max())):
         raise ValueError(cant_be_read(values, f"its values differ by {difference:.2g} from what was read"))
+
+
+def check_geometry(processor: Any, read: "Preprocessing") -> None:
+    """Compare resize and crop as they were read with what a processor makes of a larger square image.
+
+    Raises:
+        ValueError: If it makes something else of it; values may differ by the rounding of the resize.
+    """
+    values, image = processor.to_dict(), _noise(read.image_size + read.image_size // 3, read)
+    given, ours = _values_of(processor, image, read, {}), _ours(image, read, values)
+    if given.shape != ours.shape or not float((given - ours).abs().max()) <= _ROUNDING / 255 / min(read.std):
+        raise ValueError(
+            cant_be_read(values, "it resizes or crops a larger image otherwise; give image_size to crop the middle")
+        )
+
+
+def _noise(side: int, read: "Preprocessing") -> Image.Image:
+    """An image in which every filter and every shift shows, of the channels that the backbone takes."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return Image.fromarray(noise).convert("L" if len(read.mean) == 1 else "RGB")
+
+
+def _values_of(processor: Any, image: Image.Image, read: "Preprocessing", flags: dict[str, Any]) -> torch.Tensor:
+    """What a processor makes of an image."""
+    values = processor.to_dict()
+    if len(read.mean) == 1:  # three equal numbers would be too many for it
+        named = [name for name in ("image_mean", "image_std") if values.get(name) is not None]
+        flags = flags | {name: per_channel(values[name], 1) for name in named}
+    return processor(images=[image], return_tensors="pt", **flags)["pixel_values"].float()
+
+
+def _ours(image: Image.Image, read: "Preprocessing", values: dict[str, Any]) -> torch.Tensor:
+    """The same by what was read; in patches where the processor cuts them."""
+    mean, std = read.statistics()
+    crop = to_tensor(centre_crop(image.convert("RGB"), *read.geometry))[None] / 255
+    ours = (read.channels_of(crop) - mean) / std
+    return as_patches(ours, values["patch_size"])["pixel_values"] if "max_num_patches" in values else ours
 
 
 def cant_be_read(values: dict[str, Any], why: str) -> str:

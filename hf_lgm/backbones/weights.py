@@ -12,6 +12,9 @@ import torch
 # Weights that are looked for and named: each takes a forward pass.
 _SHOWN = 3
 
+# What weights of whole numbers have beside them.
+_SCALES = ("scale", "scale_inv", "scales", "absmax", "SCB", "qweight", "qzeros", "zero_point")
+
 
 @contextmanager
 def without_report() -> Iterator[None]:
@@ -40,6 +43,11 @@ def check_weights(backbone: Any, missing: Collection[str], unexpected: Collectio
     Raises:
         ValueError: If they do; the message names the weights, and a prefix that hides them.
     """
+    if scales := [name for name in sorted(unexpected) if name.endswith(_SCALES)]:
+        raise ValueError(f"{backbone.name}: its weights are quantised ({scales[0]}): give a checkpoint of floats.")
+    hidden_poolers = [name for name in missing if "pooler" in name]
+    if prefix := hidden_by(hidden_poolers, unexpected):
+        raise ValueError(f"{backbone.name}: {_explain(sorted(hidden_poolers)[:_SHOWN], prefix, unexpected)}")
     state, side = backbone.model.state_dict(), backbone.image_size
     suspects = {name: state[name] for name in sorted(missing) if name in state and state[name].is_floating_point()}
     if not suspects:

@@ -45,7 +45,8 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "image_size")
-        check_positive(self, "resize_ratio", "image_std")
+        check_positive(self, "image_std")
+        check_at_least(self, 1, "resize_ratio")
         for name in self.model:
             check_side(name, "--model")
 

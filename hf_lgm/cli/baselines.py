@@ -67,7 +67,8 @@ def main() -> None:
         per_class = near.images_per_class
     source = inputs.source_of(data_args, dataset)
     folder = Path(args.output_dir or default_output_dir(source["name"], kind, models, per_class))
-    check_output_dir(str(folder), baseline_args.overwrite, can_resume=False)
+    read = [dataset, *models, *([baseline_args.neighbors_of] if near else [])]
+    check_output_dir(str(folder), baseline_args.overwrite, can_resume=False, read=read)
     extractor = inputs.feature_extractor(args)
     backbones = inputs.load_backbones(model_args, models)
     train_images, _ = inputs.load_data(data_args, dataset, backbones, args, per_class)

@@ -89,7 +89,8 @@ def main(default_config: Path | None = None) -> None:
     for run in runs.values():
         if inputs.streams(data_args, dataset):
             run.check_streaming()
-        check_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint)
+        read = [dataset, *models, *run_args.eval_models]
+        check_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint, read=read)
     # Scored in float32, as evaluate.py does it; loaded again where another precision distils, which casting is not.
     backbones = inputs.load_backbones(model_args, [*models, *run_args.eval_models])
     through = backbones[: len(models)]
@@ -169,6 +170,8 @@ def _ready(
     for distilled_through, scored_by in zip(matched, scored, strict=True):  # what can't be read is found here
         extractor.extract(distilled_through, train_images)
         extractor.extract(scored_by, eval_images)
+    for distiller in distillers.values():
+        distiller.check_checkpoint()
     return distillers
 
 

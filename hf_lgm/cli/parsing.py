@@ -74,7 +74,9 @@ def default_output_dir(name: str, kind: str, models: Sequence[str], images_per_c
     return f"outputs/{name}-{kind}-{through}-ipc{images_per_class}"
 
 
-def check_output_dir(output_dir: str, overwrite: bool, resume: str | None = None, can_resume: bool = True) -> None:
+def check_output_dir(
+    output_dir: str, overwrite: bool, resume: str | None = None, can_resume: bool = True, read: Sequence[str] = ()
+) -> None:
     """Refuse to write over a run, unless it goes on or was given up, and over what is not ours. Removes nothing.
 
     Args:
@@ -82,13 +84,18 @@ def check_output_dir(output_dir: str, overwrite: bool, resume: str | None = None
         overwrite (`bool`): Whether the run was given up.
         resume (`str`, *optional*): The checkpoint that it goes on at.
         can_resume (`bool`, *optional*, defaults to `True`): Whether there is such a flag.
+        read (`Sequence[str]`, *optional*): Folders that are read, and so not written to.
 
     Raises:
-        ValueError: If there is a run, or it is to go on and was given up.
+        ValueError: If there is a run, or it is to go on and was given up; or the folder is one that is read.
         FileExistsError: If there is something else.
     """
     from ..distillation.output_folder import check_is_ours, earlier_run
 
+    if source := next(
+        (name for name in read if Path(name).expanduser().resolve() == Path(output_dir).resolve()), None
+    ):
+        raise ValueError(f"--output_dir: '{source}' is what is read here: give another folder.")
     check_is_ours(output_dir)
     is_own = resume is not None and (resume == "auto" or Path(resume).resolve().parent == Path(output_dir).resolve())
     if overwrite and is_own:

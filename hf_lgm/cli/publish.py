@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from ..publishing.distilled_set import DistilledSet
 
 
-# What a model's folder holds.
-MODEL_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "head.safetensors")
-
-
 @dataclass
 class PublishArguments:
     """What goes where.
@@ -78,13 +74,13 @@ def main() -> None:
     (args,) = parse_arguments((PublishArguments,), __doc__ or "", sys.argv[1:])
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
-    from ..distillation.output_folder import SET_FILES, check_is_ours
+    from ..distillation.output_folder import PROBE_FILES, SET_FILES, check_is_ours
     from ..evaluation.probe_model import ProbeModel
     from ..publishing.distilled_set import DistilledSet
     from ..publishing.files import COMPARISON_FILE
 
     if args.output_dir:
-        check_is_ours(args.output_dir, (*SET_FILES, *MODEL_FILES))
+        check_is_ours(args.output_dir, (*SET_FILES, *PROBE_FILES))
     distilled = DistilledSet.from_pretrained(args.folder)
     _add_flags(distilled, args)
     where: dict[str, Any] = {"private": args.private, "tag": args.tag, "overwrite": args.overwrite}

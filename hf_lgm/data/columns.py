@@ -133,7 +133,7 @@ def _what_else_is_expected(values: Sequence[Any], feature: Any) -> str | None:
     if isinstance(feature, ClassLabel):
         are_all_right = all(UNLABELLED <= value < len(feature.names) for value in values)
         return None if are_all_right else f"one of the classes 0 to {len(feature.names) - 1}"
-    if _is_float(feature) and not all(float(value).is_integer() for value in values):
+    if _is_float(feature) and not all(float(value).is_integer() and abs(value) < 2**53 for value in values):
         return "a whole number"  # as pandas writes integers of which some are missing
     return None
 

@@ -126,8 +126,10 @@ def _shown(value: Any) -> str:
 def is_ours(folder: Path) -> bool:
     """Whether a folder is one of our checkpoints, by what is in it: other trainers' are called the same.
 
-    Also one that is half removed, or of which nothing but hidden files is left.
+    Also one that is half removed, or of which nothing but hidden files is left. A link may lead into another run.
     """
+    if folder.is_symlink():
+        return False
     try:
         run = json.loads((folder / _RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -27,8 +27,8 @@ from .checkpoint import all_checkpoints, is_ours, named_checkpoints, remove_chec
 
 SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE)
 TABLE_FILES = (TABLE_FILE, RESULTS_FILE, DETAILS_FILE, TRANSFER_FILE, TRANSFER_FIGURE, COMPARISON_FILE)
+PROBE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "head.safetensors")
 _FRAMES = "runs/frames"
-_OF_CONFIG = {"settings", "backbone", "baseline", "source", "versions"}
 
 
 def check_is_ours(folder: str | Path, written: Sequence[str] = SET_FILES) -> None:
@@ -44,8 +44,7 @@ def check_is_ours(folder: str | Path, written: Sequence[str] = SET_FILES) -> Non
     """
     folder = Path(folder)
     foreign = [path.name for path in named_checkpoints(folder) if not is_ours(path)]
-    if not _is_ours(folder):
-        foreign += [name for name in written if (folder / name).exists()]
+    foreign += [name for name in written if (folder / name).exists() and name not in _our_files(folder)]
     if foreign:
         raise FileExistsError(
             f"{folder} holds {foreign[0]}, which is not of a run of hf_lgm: choose another output_dir. Nothing was "
@@ -94,7 +93,7 @@ def remove_earlier_run(folder: str | Path) -> None:
         remove_checkpoint(path)
     remove_leftovers(folder)
     remove_frames(folder)
-    for name in SET_FILES:
+    for name in (*(name for name in SET_FILES if name != CONFIG_FILE), CONFIG_FILE):  # which says that all is ours
         (folder / name).unlink(missing_ok=True)
 
 
@@ -114,13 +113,19 @@ def remove_frames(folder: str | Path | None) -> None:
         path.unlink()
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a set, a table, a checkpoint or a time-lapse of ours is in it."""
-    config, details = _json_of(folder / CONFIG_FILE), _json_of(folder / DETAILS_FILE)
-    is_set = isinstance(config, dict) and bool(_OF_CONFIG & set(config))
-    rows = details if isinstance(details, list) else []
-    is_table = bool(rows) and all(isinstance(row, dict) and "training_set" in row for row in rows)
-    return is_set or is_table or bool(all_checkpoints(folder) or frames(folder))
+def _our_files(folder: Path) -> set[str]:
+    """Names in a folder that are ours, as what is beside them tells: a set's, a probe's, a table's, a killed run's."""
+    config, rows = _json_of(folder / CONFIG_FILE), _json_of(folder / DETAILS_FILE)
+    found: set[str] = set()
+    if isinstance(config, dict) and "dataset_info" in config:
+        found |= set(SET_FILES)
+    if isinstance(config, dict) and config.get("artifact") == "probe":
+        found |= {*PROBE_FILES, *PUBLISHED_FILES}
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) and "training_set" in row for row in rows):
+        found |= set(TABLE_FILES)
+    if all_checkpoints(folder) or frames(folder):
+        found.add(TIMELAPSE_FILE)
+    return found
 
 
 def _json_of(path: Path) -> Any:

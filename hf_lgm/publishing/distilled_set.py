@@ -35,7 +35,7 @@ from .files import (
     write_json,
 )
 from .provenance import reason_to_be_private
-from .recorded import check_config, check_results
+from .recorded import check_config, check_results, check_rows
 from .repository import HubRepository
 
 # One of them has to be there.
@@ -134,6 +134,7 @@ class DistilledSet:
                 f"'{name}' is not a distilled set: expected columns image and label (a ClassLabel), found "
                 f"{', '.join(dataset.column_names)}."
             )
+        check_rows(dataset)
         config, results = read_json(folder / CONFIG_FILE, dict), read_json(folder / RESULTS_FILE, list)
         check_config(config)
         check_results(results)

@@ -1,7 +1,11 @@
 """What the two JSON files of a set may hold: they may be anybody's, so types are checked before anything is used."""
 
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Any
+
+from datasets import Dataset
+from PIL import Image
 
 _TEXT, _WHOLE, _NUMBER, _FLAG = (str,), (int,), (int, float), (bool,)
 _MAYBE_TEXT, _MAYBE_WHOLE = (str, type(None)), (int, type(None))
@@ -73,6 +77,39 @@ def check_config(config: Any) -> None:
         raise ValueError(
             f"lgm_config.json, settings.crop_scale: expected two areas, found {len(bounds)}. Is the set whole?"
         )
+
+
+def check_rows(dataset: Dataset) -> None:
+    """Refuse rows whose image is not in the set itself, or whose label is none of its classes.
+
+    A set may be a stranger's: a file of this machine that it names must not be read, let alone published.
+
+    Args:
+        dataset (`datasets.Dataset`): The rows.
+
+    Raises:
+        ValueError: If there is such a row, or images differ in size.
+    """
+    table, num_classes = dataset.with_format("arrow")[:], len(dataset.features["label"].names)
+    for row, label in enumerate(table["label"].to_pylist()):
+        if label is None or not 0 <= label < num_classes:
+            raise ValueError(f"Row {row} of the set has label {label}: expected one of {num_classes} classes.")
+    sizes: dict[tuple[int, int], int] = {}
+    for row, stored in enumerate(table["image"].to_pylist() if "image" in table.column_names else []):
+        if stored is None or stored["bytes"] is None:
+            raise ValueError(
+                f"Row {row} of the set names a file where its image should be: expected the image itself."
+            )
+        try:
+            with Image.open(BytesIO(stored["bytes"])) as image:
+                sizes.setdefault(image.size, row)
+        except Exception as error:  # broken files make decoders raise anything
+            raise ValueError(
+                f"Row {row} of the set holds no image ({type(error).__name__}). Is the set whole?"
+            ) from error
+    if len(sizes) > 1:
+        found = ", ".join(f"{width} x {height} in row {row}" for (width, height), row in list(sizes.items())[:2])
+        raise ValueError(f"The images of a set have one size, found {found}.")
 
 
 def check_results(results: Any) -> None:

@@ -104,3 +104,37 @@ def test_a_live_model_that_its_owner_trains_on_gives_the_same_features():
     before = backbone(images)
     model.train()
     assert torch.equal(backbone(images), before)
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+def test_a_pooler_that_is_not_there_is_said_and_a_hidden_one_refused(tmp_path, prefix, caplog):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    tf.BeitModel(tf.BeitConfig(**small, image_size=16, patch_size=8)).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
+    poolers = {f"{prefix}{name}": tensor for name, tensor in weights.items() if name.startswith("pooler.") and prefix}
+    save_file({**kept, **poolers}, path, metadata={"format": "pt"})
+    if prefix:
+        with pytest.raises(ValueError, match=r"pooler.layernorm.bias.*There they begin with '_orig_mod.'"):
+            FrozenBackbone.from_pretrained(str(tmp_path))
+        return
+    assert FrozenBackbone.from_pretrained(str(tmp_path)).pooling == "cls"
+    assert "lacks weights for 'pooler': its features are 'cls'" in caplog.text
+
+
+def test_quantised_weights_are_refused(tmp_path):
+    scale = {"encoder.layer.0.mlp.fc1.weight_scale": torch.ones(1)}
+    with pytest.raises(
+        ValueError, match=r"quantised \(encoder.layer.0.mlp.fc1.weight_scale\): give a checkpoint of fl"
+    ):
+        FrozenBackbone.from_pretrained(saved(tmp_path, lambda weights: {**weights, **scale}))
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", b"text"])
+def test_a_pickle_that_is_none_is_a_sentence(tmp_path, content):
+    model = saved(tmp_path, dict)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ValueError, match="can't be loaded with AutoModel"):
+        FrozenBackbone.from_pretrained(model)

@@ -181,7 +181,7 @@ WRONG = {
     ("--adam_beta1", "1"): "adam_beta1 must be at least 0 and below 1, found 1.",
     ("--seed", "-1"): "seed can't be negative, found -1.",
     ("--image_size", "0"): "image_size must be at least 1, found 0.",
-    ("--resize_ratio", "0"): "resize_ratio must be more than 0, found 0.",
+    ("--resize_ratio", "0"): "resize_ratio must be at least 1, found 0.",
     ("--image_std", "0.5", "0", "0.5"): "image_std must be more than 0, found 0.",
     ("--max_train_samples", "0"): "max_train_samples must be at least 1, found 0.",
     ("--license", "CC BY 4.0"): "license='CC BY 4.0' is no identifier of the Hub's: use cc-by-4.0, or other with",

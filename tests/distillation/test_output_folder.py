@@ -9,6 +9,7 @@ from sets import make_set
 from hf_lgm import LGMConfig, LGMDistiller
 from hf_lgm.distillation.checkpoint import Checkpoint, all_checkpoints, remove_checkpoint
 from hf_lgm.distillation.output_folder import (
+    PROBE_FILES,
     SET_FILES,
     TABLE_FILES,
     check_is_ours,
@@ -51,6 +52,15 @@ FOREIGN = {
     "a configuration of the same name": lambda folder: (folder / "lgm_config.json").write_text("[1, 2]"),
     "a checkpoint with a run.json of its own": lambda folder: [
         foreign_checkpoint(folder, 7), (folder / "checkpoint-7/run.json").write_text('{"wandb": 1}')
+    ],
+    "a configuration with one of our keys": lambda folder: [
+        (folder / "lgm_config.json").write_text('{"versions": 1}'), (folder / "README.md").write_text("# My project")
+    ],
+    "a README beside a table of ours": lambda folder: [
+        (folder / "details.json").write_text('[{"training_set": "a"}]'), (folder / "README.md").write_text("# Mine")
+    ],
+    "a README beside a checkpoint of ours": lambda folder: [
+        our_checkpoint(folder, 2), (folder / "README.md").write_text("# Mine")
     ],
     "an empty list in details.json": lambda folder: [
         (folder / "details.json").write_text("[]"), (folder / "results.json").write_text("[]")
@@ -118,6 +128,23 @@ def test_a_file_in_the_way_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PermissionError, match=r"can't be written, because of .*file"):
         check_is_ours(tmp_path / "file" / "run")
+
+
+def test_a_model_beside_a_set_is_not_written_over(tmp_path):
+    make_set().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"weights that took a week")
+    check_is_ours(tmp_path)
+    with pytest.raises(FileExistsError, match="holds model.safetensors"):
+        check_is_ours(tmp_path, (*SET_FILES, *PROBE_FILES))
+
+
+def test_a_link_into_another_run_is_not_followed(tmp_path):
+    checkpoint = our_checkpoint(tmp_path / "other", 2)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint-2").symlink_to(checkpoint)
+    with pytest.raises(FileExistsError, match="holds checkpoint-2"):
+        remove_earlier_run(tmp_path / "run")
+    assert all_checkpoints(tmp_path / "other") == [checkpoint]
 
 
 def test_too_little_room_is_said_before_the_first_step(tmp_path):

@@ -1,8 +1,10 @@
+import io
 import json
 
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import Image as DatasetImage
 from huggingface_hub import DatasetCard
 from PIL import Image
 from sets import NASTY, make_set
@@ -83,3 +85,40 @@ def test_what_is_no_set(tmp_path):
         DistilledSet.from_pretrained("./absent")
     with pytest.raises(OSError, match="The dataset 'user/absent' can't be fetched"):
         DistilledSet.from_pretrained("user/absent")
+
+
+def stored(folder, rows) -> None:
+    """A set whose rows are these."""
+    make_set().save_pretrained(folder)
+    features = Features(
+        {"image": {"bytes": Value("binary"), "path": Value("string")}, "label": ClassLabel(names=["a", "b"])}
+    )
+    data = Dataset.from_dict({"image": [row[0] for row in rows], "label": [row[1] for row in rows]}, features=features)
+    data.cast_column("image", DatasetImage()).to_parquet(folder / "data/train-00000-of-00001.parquet")
+
+
+def png(side=8) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (side, side)).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (({"bytes": None, "path": "{private}"}, 1), "Row 1 of the set names a file where its image should be"),
+        ((None, 1), "Row 1 of the set names a file"),
+        (({"bytes": png(), "path": None}, -1), "Row 1 of the set has label -1: expected one of 2 classes"),
+        (({"bytes": png(), "path": None}, None), "Row 1 of the set has label None"),
+        (({"bytes": b"no image", "path": None}, 1), "Row 1 of the set holds no image"),
+        (({"bytes": png(9), "path": None}, 1), "have one size, found 8 x 8 in row 0, 9 x 9 in row 1"),
+    ],
+    ids=str,
+)
+def test_what_a_strangers_set_may_not_hold(tmp_path, second, message):
+    (tmp_path / "private.png").write_bytes(png())
+    if second[0] and second[0]["path"]:
+        second = ({"bytes": None, "path": str(tmp_path / "private.png")}, second[1])
+    stored(tmp_path / "set", [({"bytes": png(), "path": None}, 0), second])
+    with pytest.raises(ValueError, match=message):
+        DistilledSet.from_pretrained(tmp_path / "set")

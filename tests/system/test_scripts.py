@@ -257,6 +257,8 @@ def test_an_existing_run_is_not_written_over(finished, run_here, model_folder, d
         ["--eval_split", "nothing"],
         ["--init", "no/set"],
         ["--images_per_class", "99"],
+        ["--resume_from_checkpoint", "nosuch"],
+        ["--output_dir", dataset_folder],
     ):
         assert run_here(*flags, "--overwrite", *mistake)[1], mistake  # and nothing of the old run is lost
     assert run_here(*flags, "--overwrite", "--resume_from_checkpoint", "auto")[1].count("give one of them") == 1
