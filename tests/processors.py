@@ -141,8 +141,9 @@ processor squashes, pads or keeps the shape: here the shortest side is resized, 
 
 Classes that need torchvision are asked where that is installed. Where it is not, those of DINOv3, SAM 2, SAM 3,
 TIPS v2 and Sapiens 2 are read from their file, and the others are refused by name: some do more than theirs says,
-such as PP-LCNet's, which swaps red and blue. With torchvision 0.28 the five differed by 3e-7 at most for images of their
-own side, and by up to 0.8 % for larger square ones, which they resize in floating point where Pillow rounds to 8 bits.
+such as PP-LCNet's, which swaps red and blue. With torchvision 0.28 the five differed by 3e-7 at most for images of
+their own side, and by up to 0.8 % for larger square ones, which they resize in floating point where Pillow rounds
+to 8 bits.
 
 ## Refused
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import ClassLabel, DatasetBuilder, Features
+from datasets import ClassLabel, DatasetBuilder, Features, Value
 from datasets.packaged_modules.arrow.arrow import Arrow
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import try_to_load_from_cache
@@ -105,6 +105,9 @@ class _ByName:
             if unknown := sorted(set(pc.unique(values).drop_null().to_pylist()) - set(feature.names)):
                 self._refuse(column, f"classes that are not among them: {listed(unknown)}", listed(feature.names))
             values = _as_indices(values, feature.names)
+        kinds = {_kind(values.type), _kind(feature.pa_type)} if isinstance(feature, Value) else set()
+        if len(kinds - {None}) > 1:
+            self._refuse(column, f"values of type {values.type}", feature.dtype)
         return table.set_column(table.column_names.index(column), column, values)
 
     def _say(self, column: str) -> None:
@@ -134,6 +137,15 @@ def _as_indices(values: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
 
 def _all_unlabelled(values: pa.ChunkedArray) -> bool:
     return pc.all(pc.equal(values, -1)).as_py() in (True, None)
+
+
+def _kind(type_: pa.DataType) -> str | None:
+    """What labels of a type are, of which none stands for another; `None` for a type that labels do not have."""
+    if pa.types.is_boolean(type_):
+        return "boolean"
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+        return "number"
+    return "text" if _is_text(type_) else None
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -283,3 +283,22 @@ def test_chosen_classes_that_a_split_without_declared_names_lacks(backbone, kind
     assert train.class_names == test.class_names == [str(of(name)) for name in ("cow", "cat")]
     assert (train.labels.tolist(), test.labels.tolist()) == ([1, 0, 1, 0], [1, 1])
     assert f"1 classes have no image to evaluate on: {of('cow')}" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(["cat", "dog", "owl"], [0, 1, 2]), ([0, 1, 2], ["cat", "dog", "owl"]), ([True, False, True], [0, 1, 2])],
+    ids=str,
+)
+def test_shards_whose_labels_are_of_different_kinds_are_refused(tmp_path, backbone, first, second, stream):
+    """Names and numbers would be six classes, and a truth value would be made of 2."""
+    table(tmp_path / "a", first)
+    table(tmp_path / "b", second)
+    folder = tmp_path / "both"
+    folder.mkdir()
+    for number, name in enumerate("ab"):
+        (tmp_path / name / "train.parquet").rename(folder / f"train-{number:05d}-of-00002.parquet")
+    encoder = StreamEncoder([backbone]) if stream else None
+    with pytest.raises(ValueError, match="column 'label' has values of type .* says .* Write all files"):
+        load_images(str(folder), stream_encoder=encoder)
