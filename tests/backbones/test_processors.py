@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from conftest import ROOT
 from PIL import Image
 from processors import OTHER_SHAPE, difference, names, noise, page, rows
 
 from hf_lgm import FrozenBackbone, Preprocessing
 from hf_lgm.data.images import to_tensor
-from tests.conftest import ROOT
 
 SIZES = {"size": {"shortest_edge": 24}, "crop_size": {"height": 16, "width": 16}}
 

@@ -79,7 +79,7 @@ def test_a_model_that_can_not_be_loaded_leaves_the_others_columns(run, with_sets
     [
         ([], "--sets names what to evaluate"),
         (["--sets", "./absent"], "there is no folder './absent'"),
-        (["--sets", "user/absent"], "Give a local folder as set, or"),
+        (["--sets", "user/absent"], "Give a local folder as sets, or"),
         (["--sets", "random", "--protocol", "paper", "--baselines", "best"], "found best"),
         (
             ["--sets", "random", "--classes", "class 0", "class 1"],
