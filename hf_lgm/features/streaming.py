@@ -86,6 +86,7 @@ class StreamEncoder:
             file is a request, and some at a time hide most of the latency.
         kept_per_class (`int`, *optional*, defaults to 5): Images to keep of each class, drawn at random.
         shard_rows (`int`, *optional*, defaults to 1024): See [`FeatureExtractor`].
+        pictures_per_class (`int`, *optional*): The former name of `kept_per_class`, until 0.3.
     """
 
     backbones: Sequence[FrozenBackbone]
@@ -94,6 +95,12 @@ class StreamEncoder:
     num_threads: int = 16
     kept_per_class: int = 5
     shard_rows: int = SHARD_ROWS
+    pictures_per_class: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pictures_per_class is not None:
+            logger.warning("pictures_per_class is called kept_per_class now; the old name goes with 0.3.")
+            object.__setattr__(self, "kept_per_class", self.pictures_per_class)
 
     def encode(
         self,

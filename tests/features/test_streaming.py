@@ -352,3 +352,8 @@ def test_pictures_of_another_mode_are_read_alike(encoder, backbone):
     dataset = Dataset.from_dict({"image": pictures, "label": [0, 1]}, features=columns)
     streamed = encoder.encode(dataset.to_iterable_dataset())
     assert torch.equal(features(streamed, backbone), features(LabelledImages.from_dataset(dataset), backbone))
+
+
+def test_a_former_name_is_understood(backbone, caplog):
+    assert StreamEncoder([backbone], pictures_per_class=9).kept_per_class == 9
+    assert "pictures_per_class is called kept_per_class now" in caplog.text
