@@ -24,7 +24,7 @@ INSTEAD = {
     "gradient_accumulation_steps": "chunk_size: the gradient is exact however it is chunked",
     "auto_find_batch_size": "chunk_size",
     "optim": "learning_rate: the method is Adam's",
-    "lr_scheduler_type": "learning_rate: it is constant",
+    "lr_scheduler_kwargs": "lr_scheduler_type: cosine, linear and the like need none",
     "fp16": "bf16",
     "data_seed": "seed: it decides the order of the data too",
     "load_best_model_at_end": "nothing: choosing by evaluation would select on the test images",
@@ -55,7 +55,10 @@ class LGMArguments:
         output_dir (`str`, *optional*, defaults to `"outputs/lgm"`): Where everything is written.
         images_per_class (`int`, *optional*, defaults to 1): Synthetic images of each class.
         max_steps (`int`, *optional*, defaults to 300): Optimisation steps.
-        learning_rate (`float`, *optional*, defaults to 0.02): Adam's, on the image parameters, constant.
+        learning_rate (`float`, *optional*, defaults to 0.02): Adam's, on the image parameters.
+        lr_scheduler_type (`str`, *optional*, defaults to `"warmup_stable_decay"`): How it falls, by Transformers'
+            names: `warmup_stable_decay` means here constant for half of the run, then straight to zero; `constant`,
+            `cosine`, `linear` and the like.
         views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
         objective (`str`, *optional*, defaults to `"lgm"`): `lgm`: linear gradient matching (the paper); `ridge`:
             natural gradients, and the loss of a closed-form ridge probe (see
@@ -67,8 +70,19 @@ class LGMArguments:
         growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
         growth_steps (`int`, *optional*): Steps between two levels in place of that, the first after one step more, as
             in the paper's code: there 200.
-        init (`str`, *optional*, defaults to `"noise"`): What the images start from: `noise`, the real image nearest to
-            its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub id.
+        init (`str`, *optional*, defaults to `"centroid"`): What the images start from: `noise`, the real image nearest
+            to its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub
+            id. Where images stand for clusters, `centroid` is the one nearest to the mean of the cluster; of a stream,
+            it is among the few images that are kept.
+        init_weight (`float`, *optional*, defaults to 0.5): At every fifth of the run images go back towards what they
+            began as: so much of it and the rest of what they are. At zero they never do. Needs another start than
+            noise, for which it means nothing.
+        view_sizes (`list[float]`, *optional*, defaults to `[0.5, 0.75, 1.0]`): Sides at which views are encoded, one
+            of them drawn for each step: up to 8, multiples of the backbone's own side, of which those are used that
+            it takes; above, sides in pixels. The smallest alone while a pyramid is coarse.
+        layers (`int`, *optional*, defaults to 3): Feature spaces of a backbone that are matched besides its features:
+            the means of the last blocks of its last so many stages, or of as many depths of a plain transformer.
+        backbones_per_step (`int`, *optional*): Of several backbones, how many each step draws; all where not given.
         flip (`bool`, *optional*, defaults to `True`): Mirror half of the views; wrong for digits and text.
         crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Smallest and largest area of a view, two
             shares of the image; `1 1` keeps all of it.
@@ -140,12 +154,17 @@ class LGMArguments:
     images_per_class: int = 1
     max_steps: int = 300
     learning_rate: float = 2e-2
+    lr_scheduler_type: str = "warmup_stable_decay"
     parameterization: Parameterization = "pyramid"
     vae: str | None = None
     growth_share: float = 0.32
     growth_steps: int | None = None
-    init: str = "noise"
+    init: str = "centroid"
+    init_weight: float = 0.5
     views_per_step: int = 10
+    view_sizes: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0])
+    layers: int = 3
+    backbones_per_step: int | None = None
     flip: bool = True
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
     bounded_crops: bool = True
@@ -215,6 +234,11 @@ class LGMArguments:
         return self.save_total_limit or max(1, int(self.max_steps // max(1, every)))
 
     @property
+    def kept_of_stream(self) -> int:
+        """Images of each class that are kept of a stream: to begin with, and to show."""
+        return max(5, self.images_per_class)
+
+    @property
     def has_clusters(self) -> bool:
         """Whether several images of a class are told apart, each by a cluster of its real images."""
         return self.cluster_classes and self.images_per_class > 1 and self.real_features == "cached"
@@ -247,22 +271,22 @@ class LGMArguments:
         Raises:
             ValueError: If there is one.
         """
-        for name, wanted in (("init", "noise"), ("real_features", "cached")):
-            if getattr(self, name) != wanted and not (name == "init" and self.begins_with_set):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} needs the real images again, and a stream is read once: use "
-                    f"{name}={wanted!r}, or do not stream the dataset."
-                )
+        if self.real_features != "cached":
+            raise ValueError(
+                f"real_features={self.real_features!r} needs the real images again, and a stream is read once: use "
+                "real_features='cached', or do not stream the dataset."
+            )
 
     def _check_values(self) -> None:
         check_at_least(
             self, 1, "images_per_class", "views_per_step", "max_steps", "eval_seeds", "chunk_size", "growth_steps"
         )
+        check_at_least(self, 1, "backbones_per_step")
         check_at_least(self, 1, "per_device_eval_batch_size", "ddp_timeout")
         check_at_least(self, 0, "noise_std", "probe_std", "learning_rate", "label_learning_rate", "seed")
-        check_at_least(self, 0, "eval_delay", "save_total_limit")
+        check_at_least(self, 0, "eval_delay", "save_total_limit", "layers")
         check_at_least(self, -1, "dataloader_num_workers", "local_rank")
-        check_positive(self, "adam_epsilon", "eval_learning_rate")
+        check_positive(self, "adam_epsilon", "eval_learning_rate", "view_sizes")
         check_positive(self, *_STEPS)
         for name in _STEPS:
             value = getattr(self, name)
@@ -277,6 +301,8 @@ class LGMArguments:
             check_repo_id(self.hub_dataset_id)
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
+        if not 0 <= self.init_weight <= 1:
+            raise ValueError(f"init_weight is a share of the images between 0 and 1, found {self.init_weight}.")
         _ = self.views  # refuses crops
         check_trackers(self.report_to)
 

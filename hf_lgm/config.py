@@ -15,8 +15,9 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.utils import strtobool
 
 from .arguments import INSTEAD, LGMArguments
+from .distillation.schedule import learning_rate_factor
 from .hub import without_folders
-from .settings import ProtocolName
+from .settings import PRESETS, ProtocolName
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,11 @@ DECIDING = (
     "growth_share",
     "growth_steps",
     "init",
+    "init_weight",
     "views_per_step",
+    "view_sizes",
+    "layers",
+    "backbones_per_step",
     "flip",
     "crop_scale",
     "bounded_crops",
@@ -42,6 +47,7 @@ DECIDING = (
     "probe_std",
     "max_steps",
     "learning_rate",
+    "lr_scheduler_type",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -78,8 +84,10 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
             raise ValueError(f"LGMConfig does not take {name}={getattr(self, name)!r}; {advice}.")
         LGMArguments.__post_init__(self)
         self._check_backends()
+        learning_rate_factor(self.lr_scheduler_type, self.max_steps)  # refuses what can't be used
         self.bf16 = self._bf16_by_default if self.bf16 is None else self.bf16
         TrainingArguments.__post_init__(self)
+        self.lr_scheduler_type = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         for of in self._moved_fields():  # by Transformers, to suit others; a copy of this object is given them
             setattr(self, of.name, _default_of(of))
 
@@ -96,20 +104,24 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
         return self.distributed_state.device
 
     @classmethod
+    def preset(cls, name: str, **overrides: Any) -> "LGMConfig":
+        """What is chosen where nothing else is said: `default`, `paper` or `transfer`, see [`PRESETS`].
+
+        Args:
+            name (`str`): Which one.
+            overrides: What is said besides.
+
+        Raises:
+            ValueError: If there is none of that name, or a value is out of its range.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"The preset must be one of {', '.join(PRESETS)}, found '{name}'.")
+        return cls(**{**PRESETS[name], **overrides})
+
+    @classmethod
     def paper(cls, **overrides: Any) -> "LGMConfig":
         """The paper's protocol, as its authors run it: see `docs/paper.md`."""
-        settings = {
-            "max_steps": 5001,
-            "learning_rate": 2e-3,
-            "growth_steps": 200,
-            "bounded_crops": False,
-            "real_features": "online",
-            "balance_classes": False,
-            "cluster_classes": False,
-            "protocol": "paper",
-            "save_steps": 500,
-        }
-        return cls(**{**settings, **overrides})
+        return cls.preset("paper", **overrides)
 
     def own_settings(self) -> dict[str, Any]:
         """Everything that decides the result, as it goes into files: no paths, no logging."""

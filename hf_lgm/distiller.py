@@ -29,10 +29,11 @@ from .distillation.checkpoint import (
 )
 from .distillation.encoding import ChunkedEncoding, chunk_size_that_fits, encode_views
 from .distillation.initialization import Start
-from .distillation.objectives import LabelledFeatures, feature_gradient, uniform_weights
+from .distillation.objectives import LabelledFeatures, gradient_over_spaces, uniform_weights
 from .distillation.output_folder import check_is_ours, check_room, remove_earlier_run
-from .distillation.real_features import real_features
+from .distillation.real_features import drawn_backbones, real_features
 from .distillation.synthetic import SyntheticImages
+from .distillation.view_sizes import ViewSizes
 from .distributed import check_processes, gather_rows, to_device
 from .evaluation.evaluator import Evaluator
 from .features.extraction import FeatureExtractor
@@ -96,8 +97,17 @@ class LGMDistiller:
         wrapped = [FrozenBackbone.wrap(each, processing_class) for each in models]
         check_names_differ([each.name for each in wrapped])
         compiler = (self.args.torch_compile_backend, self.args.torch_compile_mode) if self.args.torch_compile else None
-        self.backbones = [each.prepared(self.accelerator.device, self.args.bf16, compiler) for each in wrapped]
-        encoder = StreamEncoder(self.backbones, self.accelerator, self.args.per_device_eval_batch_size)
+        self.backbones = [
+            each.prepared(self.accelerator.device, self.args.bf16, compiler).with_layers(self.args.layers)
+            for each in wrapped
+        ]
+        self.view_sizes = [ViewSizes.of(each, self.args.view_sizes, self.args.seed) for each in self.backbones]
+        encoder = StreamEncoder(
+            self.backbones,
+            self.accelerator,
+            self.args.per_device_eval_batch_size,
+            kept_per_class=self.args.kept_of_stream,
+        )
         self.train_images = LabelledImages.wrap(train_dataset, encoder)
         self.train_images.check_classes(self.args.images_per_class)
         self.eval_images = None
@@ -107,6 +117,7 @@ class LGMDistiller:
         self.provenance = provenance or {}
         self.seconds, self.results, self.chunk_size = 0.0, list[dict[str, Any]](), self.args.chunk_size
         self.learned = self.start.new(self.accelerator)
+        self.start_pixels: torch.Tensor | None = None  # what its images begin as, where that is not noise
         self.watch = LossWatch(self.accelerator.device)
         self.state, self.control = TrainerState(), TrainerControl()
         self.callback_handler = callback_handler(self.args, callbacks or [])
@@ -144,15 +155,18 @@ class LGMDistiller:
         real = self._real_features()
         if not self.chunk_size:
             owned = len(self.learned.owned)
-            self.chunk_size = chunk_size_that_fits(self.backbones, self.args, self.images.size, owned)
+            sizes = self.backbones, self.view_sizes
+            self.chunk_size = chunk_size_that_fits(*sizes, self.args, self.images.size, owned)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
         with CheckpointSignals(self.accelerator) as signals:
             for step in range(self.state.global_step, self.args.max_steps):
                 self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
                 self.learned.grow_if_due(step)
-                loss = self.training_step(step, next(real))
+                if self.start_pixels is not None and self.start.returns_at(step):
+                    self.learned.return_towards(self.start_pixels, self.args.init_weight)
+                loss = self.training_step(step, [next(real[number]) for number in self._drawn(step)])
                 self.control = self.callback_handler.on_pre_optimizer_step(self.args, self.state, self.control)
-                self.learned.step()
+                self.learned.step(step)
                 self.control = self.callback_handler.on_optimizer_step(self.args, self.state, self.control)
                 self.state.global_step = step + 1
                 self.seconds = seconds_before + time.time() - started
@@ -187,46 +201,50 @@ class LGMDistiller:
             remove_earlier_run(self.args.output_dir)
         self.accelerator.wait_for_everyone()
 
-    def training_step(self, step: int, real: Sequence[LabelledFeatures]) -> torch.Tensor:
+    def training_step(self, step: int, real: Sequence[Sequence[LabelledFeatures]]) -> torch.Tensor:
         """One step of linear gradient matching (paper, section 3.1): the loss, and gradients on the image parameters.
 
         Args:
             step (`int`): Decides the random probes and the views.
-            real (`Sequence[LabelledFeatures]`): The real features, through each backbone.
+            real (`Sequence[Sequence[LabelledFeatures]]`): The real features, through each backbone of this step, in
+                each of its feature spaces.
         """
         self.learned.optimizer.zero_grad(set_to_none=True)
         self.results = []  # were those of other images
         images = self.images()
         pixels = images.detach().requires_grad_()  # collects what each backbone wants changed
-        losses = [self._match(*each, pixels, step) for each in zip(self.backbones, real, strict=True)]
+        losses = [self._match(*each, pixels, step) for each in zip(self._drawn(step), real, strict=True)]
         images.backward(pixels.grad)
         loss = torch.stack(losses).mean()
         self.watch.note(loss, step)
         return loss
 
-    def _match(
-        self, backbone: FrozenBackbone, real: LabelledFeatures, pixels: torch.Tensor, step: int
-    ) -> torch.Tensor:
+    def _match(self, number: int, real: Sequence[LabelledFeatures], pixels: torch.Tensor, step: int) -> torch.Tensor:
         """The loss through one backbone; its gradient is added to that of the pixels."""
-        learned, views = self.learned, self.args.views_per_step
-        W = to_device(self._draw_probe(backbone, step), self.accelerator.device)  # (C, D)
-        encode = functools.partial(encode_views, backbone, self.args, step)
+        learned, views, backbone = self.learned, self.args.views_per_step, self.backbones[number]
+        drawn, side = len(self._drawn(step)), self.view_sizes[number].at(step, learned.is_coarse)
+        W = [to_device(probe, self.accelerator.device) for probe in self._draw_probes(backbone, step)]  # (C, D) each
+        encode = functools.partial(encode_views, backbone, self.args, step, side)
         encoding = ChunkedEncoding(encode, pixels, torch.tensor(learned.owned), self.chunk_size)
         z = gather_rows(self.accelerator, encoding.z, learned.total).flatten(0, 1)  # (n * K, D)
         y = learned.all_labels().repeat_interleave(views, dim=0)  # (n * K, C)
         cluster = torch.arange(len(y), device=y.device) // views if self.args.has_clusters else None
         synthetic = LabelledFeatures(z, y, uniform_weights(y), cluster)
-        loss, dz, dy = feature_gradient(synthetic, real, W, self.args.objective)
-        encoding.backward(learned.own_views(dz) / len(self.backbones))  # (m, K, D)
+        loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.args.objective)
+        encoding.backward(learned.own_views(dz) / drawn)  # (m, K, D)
         if dy is not None:
-            learned.soft_labels.probabilities.backward(learned.own_views(dy).sum(dim=1) / len(self.backbones))
+            learned.soft_labels.probabilities.backward(learned.own_views(dy).sum(dim=1) / drawn)
         return loss
 
-    def _draw_probe(self, backbone: FrozenBackbone, step: int) -> torch.Tensor:
-        """A random probe: a row for each class, or for each image where these stand for clusters."""
+    def _draw_probes(self, backbone: FrozenBackbone, step: int) -> list[torch.Tensor]:
+        """Random probes of each feature space: a row for each class, or each image where these stand for clusters."""
         generator = seeded_generator(self.args.seed, "probe", step)
         rows = self.learned.total if self.args.has_clusters else self.train_images.num_classes
-        return self.args.probe_std * torch.randn(rows, backbone.dim, generator=generator)
+        return [self.args.probe_std * torch.randn(rows, width, generator=generator) for width in backbone.widths]
+
+    def _drawn(self, step: int) -> list[int]:
+        """The numbers of the backbones that a step is made through."""
+        return drawn_backbones(len(self.backbones), self.args, step)
 
     def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
         """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
@@ -336,6 +354,8 @@ class LGMDistiller:
         [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
         self.learned = self.start.new(self.accelerator)
         self.callback_handler.model = self.images
+        if args.init_weight or not folder:
+            self.start_pixels = self.start.pixels(self.learned.rows, self.extractor)
         if folder:
             checkpoint = Checkpoint.load(folder)
             checkpoint.check_identity(self.start.identity())
@@ -347,7 +367,7 @@ class LGMDistiller:
             logger.info("Going on at step %d from %s", self.state.global_step, folder)
         else:
             self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, args.chunk_size
-            self.start.apply(self.learned, self.extractor)
+            self.start.apply(self.learned, self.start_pixels)
         logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
         self.watch = LossWatch(self.accelerator.device)
         self.state.max_steps = args.max_steps
@@ -385,7 +405,7 @@ class LGMDistiller:
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
-    def _real_features(self) -> Iterator[tuple[LabelledFeatures, ...]]:
+    def _real_features(self) -> list[Iterator[Sequence[LabelledFeatures]]]:
         """The real side of each step that is still to do, through each backbone."""
         return real_features(self.backbones, self.train_images, self.args, self.extractor, self.state.global_step)
 

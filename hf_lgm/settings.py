@@ -2,15 +2,39 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 BaselineKind = Literal["random", "centroid", "neighbor", "kmeans", "herding", "matched"]
 Initialization = Literal["noise", "centroid", "random"]
 Objective = Literal["lgm", "ridge"]
 Parameterization = Literal["pyramid", "pixel", "latent"]
+PresetName = Literal["default", "paper", "transfer"]
 Pooling = Literal["cls", "pooler", "mean", "gap", "projection"]
 ProtocolName = Literal["fast", "paper"]
 RealFeatures = Literal["cached", "online"]
+
+# What is chosen where nothing else is said. `paper` is the paper's protocol as its authors run it, see docs/paper.md.
+PRESETS: dict[PresetName, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "max_steps": 5001,
+        "learning_rate": 2e-3,
+        "lr_scheduler_type": "constant",
+        "growth_steps": 200,
+        "init": "noise",
+        "init_weight": 0.0,
+        "view_sizes": [],
+        "layers": 0,
+        "objective": "lgm",
+        "bounded_crops": False,
+        "real_features": "online",
+        "balance_classes": False,
+        "cluster_classes": False,
+        "protocol": "paper",
+        "save_steps": 500,
+    },
+    "transfer": {},
+}
 
 # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`: a small file may be made to fill memory.
 MAX_IMAGE_PIXELS = 178_956_970

@@ -39,20 +39,20 @@ def takes_text(model: nn.Module) -> bool:
     )
 
 
-def call_model(model: nn.Module, pixels: torch.Tensor) -> Any:
+def call_model(model: nn.Module, pixels: torch.Tensor, **kwargs: Any) -> Any:
     """The model's own output for normalised images.
 
     Args:
         model (`torch.nn.Module`): A model that [`prepare`] has seen.
         pixels (`torch.Tensor`): Shape (B, 3, side, side).
+        kwargs: What the model is asked besides.
     """
     method = image_method(model)
     encode: Any = model if method == "forward" else getattr(model, method)
     accepted = _argument_names(model, method)
     side = pixels.shape[-1]
     if {"pixel_attention_mask", "spatial_shapes"} <= set(accepted):  # SigLIP 2 with native aspect ratio
-        return encode(**as_patches(pixels, vision_config(model).patch_size))
-    kwargs: dict[str, Any] = {}
+        return encode(**as_patches(pixels, vision_config(model).patch_size), **kwargs)
     if "interpolate_pos_encoding" in accepted and not _is_native(model, side):
         kwargs["interpolate_pos_encoding"] = True
     if _model_type(model) == "vit_mae":  # shuffles the patches, unless told an order

@@ -19,6 +19,7 @@ from ..hub import cached_commit, existing_path_or_id, first_line, model_error, m
 from ..settings import Pooling
 from .architectures import call_model, image_method, prepare, takes_text, vision_config
 from .fingerprint import model_fingerprint
+from .layers import find_layers, pool_layers
 from .pooling import default_pooling, pool
 from .preprocessing import Preprocessing
 from .weights import check_weights, without_report
@@ -64,6 +65,8 @@ class FrozenBackbone(nn.Module):
         self.name = name or type(model).__name__
         self.revision: str | None = None
         self.source: str | None = None  # id or folder that it was loaded from
+        self.layers: tuple[int, ...] = ()  # see `with_layers`
+        self.layer_dims: tuple[int, ...] = ()
         device = next((parameter.device for parameter in model.parameters()), None)
         for name_of, values in zip(("mean", "std"), preprocessing.statistics(device), strict=True):
             self.register_buffer(name_of, values, persistent=False)
@@ -170,10 +173,72 @@ class FrozenBackbone(nn.Module):
         """Features of shape (B, dim) of images of shape (B, 3, image_size, image_size) in [0, 1], not normalised."""
         return pool(self._call(images), self.pooling)
 
+    def forward_with_layers(self, images: torch.Tensor) -> torch.Tensor:
+        """Features and, beside them, the mean of each of `layers`: shape (B, sum(widths))."""
+        if not self.layers:
+            return self(images)
+        output = self._call(images, output_hidden_states=True)
+        return torch.cat([pool(output, self.pooling), *pool_layers(output, self.layers)], dim=1)
+
     @torch.no_grad()
-    def encode(self, crops: torch.Tensor) -> torch.Tensor:
-        """Features of shape (B, dim) of 8-bit images of shape (B, 3, image_size, image_size) on any device."""
-        return self(crops.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255)
+    def encode(self, crops: torch.Tensor, with_layers: bool = False) -> torch.Tensor:
+        """Features of shape (B, dim) of 8-bit images of shape (B, 3, image_size, image_size) on any device.
+
+        With layers they are those of [`~FrozenBackbone.forward_with_layers`].
+        """
+        pixels = crops.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255
+        return self.forward_with_layers(pixels) if with_layers else self(pixels)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Sizes of the features and of each of its layers."""
+        return (self.dim, *self.layer_dims)
+
+    def with_layers(self, count: int) -> "FrozenBackbone":
+        """The same backbone, which tells of its layers too: the last blocks of its last `count` stages.
+
+        Of a plain transformer, which has one stage, they are `count` depths from the middle to the end. What an answer
+        in the middle of a network says is shared by more networks than what the end says. A model that shows no hidden
+        states has none, with a warning.
+
+        Args:
+            count (`int`): How many at most; none for zero.
+        """
+        backbone = copy.copy(self)
+        backbone.layers, backbone.layer_dims = (), ()
+        if count:
+            output = self._blank_output(self.image_size, output_hidden_states=True)
+            backbone.layers = find_layers(output, count)
+            backbone.layer_dims = tuple(z.shape[1] for z in pool_layers(output, backbone.layers))
+            if not backbone.layers:
+                logger.warning("%s shows no layers (hidden states): it is matched by its features alone", self.name)
+        return backbone
+
+    def takes(self, side: int) -> bool:
+        """Whether images of that side have features of the same size, and layers, and leave the model as it is.
+
+        Swin does not take what is smaller than its windows: it makes these smaller, for good.
+        """
+        if side == self.image_size:
+            return True
+        before = _numbers_of(self.model)
+        output = self._blank_output(side, **({"output_hidden_states": True} if self.layers else {}))
+        if changed := [of for of, numbers in before.items() if _own_numbers(of) != numbers]:
+            for module in changed:
+                vars(module).update(before[module])
+            return False
+        try:
+            spaces = [pool(output, self.pooling), *pool_layers(output, self.layers)]
+        except (AttributeError, IndexError, ValueError):  # there is no output, or it is another
+            return False
+        return tuple(z.shape[1] for z in spaces) == self.widths
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels that a side has to be a multiple of: those of a patch, or eight where there are none."""
+        patch = getattr(vision_config(self.model), "patch_size", None)
+        patch = patch[0] if isinstance(patch, (list, tuple)) and patch else patch
+        return patch if isinstance(patch, int) and patch > 0 else 8
 
     @property
     def dtype(self) -> torch.dtype:
@@ -254,12 +319,23 @@ class FrozenBackbone(nn.Module):
         """Stays in eval mode: frozen means frozen."""
         return super().train(False)
 
-    def _call(self, images: torch.Tensor) -> Any:
+    def _call(self, images: torch.Tensor, **kwargs: Any) -> Any:
         """The model's own output of images in [0, 1]."""
         if self.model.training:  # a live model is its owner's too
             self.model.eval()
         pixels = (self.preprocessing.channels_of(images) - self.mean) / self.std
-        return call_model(self.model, pixels.to(self.dtype, memory_format=self._memory_format))
+        return call_model(self.model, pixels.to(self.dtype, memory_format=self._memory_format), **kwargs)
+
+    @torch.no_grad()
+    def _blank_output(self, side: int, **kwargs: Any) -> Any:
+        """The output for two blank images of a side; `None` where it takes none such."""
+        try:
+            return self._call(self.mean.new_zeros(2, 3, side, side), **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a model's own code may raise anything
+            logger.debug("%s: %s", self.name, first_line(error))
+            return None
 
     @torch.no_grad()
     def _try_two_images(self) -> Any:
@@ -337,6 +413,15 @@ def check_names_differ(names: Sequence[str]) -> None:
         raise ValueError(
             f"Two backbones have the same name: {found}. Rename a folder, or give a FrozenBackbone a name."
         )
+
+
+def _numbers_of(model: nn.Module) -> dict[nn.Module, dict[str, Any]]:
+    """The numbers that each of its modules keeps besides weights, such as the size of a window."""
+    return {module: _own_numbers(module) for module in model.modules()}
+
+
+def _own_numbers(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, (int, float, tuple))}
 
 
 def _is_convolutional(model: nn.Module) -> bool:

@@ -63,10 +63,10 @@ def pool(output: Any, pooling: Pooling) -> torch.Tensor:
         )
     if pooling == "cls":
         return tokens[:, 0]
-    return tokens.mean(dim=_spatial_dimensions(tokens) if pooling == "gap" else 1)
+    return tokens.mean(dim=spatial_dimensions(tokens) if pooling == "gap" else 1)
 
 
-def _spatial_dimensions(feature_map: torch.Tensor) -> tuple[int, int]:
+def spatial_dimensions(feature_map: torch.Tensor) -> tuple[int, int]:
     """A square image has a square map: SAM 2 gives (B, h, w, D), the others (B, D, h, w)."""
     _, first, second, third = feature_map.shape
     return (1, 2) if first == second != third else (2, 3)

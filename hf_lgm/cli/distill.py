@@ -7,12 +7,14 @@ accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --i
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..arguments import LGMArguments
 from ..demo import DEMO_DATASET, DEMO_MODELS
+from ..settings import PresetName
 from ..values import check_at_least
 from .arguments import DataArguments, ModelArguments, check_side
 from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
@@ -36,6 +38,8 @@ class RunArguments:
     """What this command does beside distilling.
 
     Args:
+        preset (`str`, *optional*, defaults to `"default"`): What is chosen where no flag and no file says else:
+            `default`, `paper` (the paper's protocol) or `transfer` (for other backbones first).
         eval_models (`list[str]`, *optional*): Other backbones to evaluate the images on; see --model.
         overwrite (`bool`, *optional*, defaults to `False`): Throw away an earlier run in --output_dir.
         plan (`bool`, *optional*, defaults to `False`): Say what it will cost, from a few timed passes, and stop.
@@ -43,6 +47,7 @@ class RunArguments:
         also_init (`list[str]`, *optional*): Distil from these starts too, for the table; see --init.
     """
 
+    preset: PresetName = "default"
     eval_models: list[str] = field(default_factory=list)
     overwrite: bool = False
     plan: bool = False
@@ -91,11 +96,7 @@ def main(default_config: Path | None = None) -> None:
             run.check_streaming()
         read = [dataset, *models, *run_args.eval_models]
         check_output_dir(run.output_dir, run_args.overwrite, run.resume_from_checkpoint, read=read)
-    # Scored in float32, as evaluate.py does it; loaded again where another precision distils, which casting is not.
-    backbones = inputs.load_backbones(model_args, [*models, *run_args.eval_models])
-    through = backbones[: len(models)]
-    if dtype != torch.float32:
-        through = inputs.load_backbones(model_args, models, dtype)
+    through, backbones = _load(model_args, models, run_args.eval_models, args)
     kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
     all_backbones = list(dict.fromkeys([*through, *backbones]))
     train_images, eval_images = inputs.load_data(data_args, dataset, all_backbones, args, kept_per_class)
@@ -117,6 +118,25 @@ def main(default_config: Path | None = None) -> None:
         if distiller.accelerator.is_main_process:
             print(f"Published: {address}")
     distiller.accelerator.end_training()
+
+
+def _load(
+    model_args: ModelArguments, models: Sequence[str], eval_models: Sequence[str], args: "LGMConfig"
+) -> "tuple[list[FrozenBackbone], list[FrozenBackbone]]":
+    """The backbones to distil through, and all that the images are scored by, these first.
+
+    Scored in float32, as evaluate.py does it; loaded again where another precision distils, which casting is not.
+    """
+    import torch
+
+    from . import inputs
+
+    backbones = inputs.load_backbones(model_args, [*models, *eval_models])
+    if args.bf16:
+        through = inputs.load_backbones(model_args, models, torch.bfloat16)
+        return [backbone.with_layers(args.layers) for backbone in through], backbones
+    through = [backbone.with_layers(args.layers) for backbone in backbones[: len(models)]]
+    return through, [*through, *backbones[len(models) :]]  # the same ones: nothing is encoded twice
 
 
 def _choose_runs(given: LGMArguments, run_args: RunArguments) -> dict[str, LGMArguments]:
@@ -168,7 +188,7 @@ def _ready(
     extractor = distillers["distilled"].extractor
     matched = scored if args.real_features == "online" else through  # online, they are seen as views only
     for distilled_through, scored_by in zip(matched, scored, strict=True):  # what can't be read is found here
-        extractor.extract(distilled_through, train_images)
+        extractor.extract(distilled_through, train_images, with_layers=args.real_features == "cached")
         extractor.extract(scored_by, eval_images)
     for distiller in distillers.values():
         distiller.check_checkpoint()

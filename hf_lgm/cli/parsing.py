@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 
 from ..arguments import INSTEAD
 from ..hub import without_folders
+from ..settings import PRESETS
 from ..values import converted, types_of
 from .config_files import present_name, read_config
 
@@ -54,6 +55,7 @@ def parse_arguments(
     for config in configs:
         values |= read_config(config, wanted)
     values |= {name: converted(value, wanted[name], f"--{name}") for name, value in given.items()}
+    values = {**PRESETS[values.get("preset", "default")], **values}
     return tuple(each(**{name: values[name] for name in types_of(each) if name in values}) for each in types)
 
 

@@ -10,6 +10,7 @@ import torch
 from ..backbones.backbone import FrozenBackbone
 from ..config import LGMConfig
 from ..data.augmentation import random_views
+from .view_sizes import ViewSizes
 
 logger = logging.getLogger(__name__)
 
@@ -20,22 +21,28 @@ EncodeChunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def encode_views(
-    backbone: FrozenBackbone, args: LGMConfig, step: int, pixels: torch.Tensor, image_ids: torch.Tensor
+    backbone: FrozenBackbone,
+    args: LGMConfig,
+    step: int,
+    side: int,
+    pixels: torch.Tensor,
+    image_ids: torch.Tensor,
 ) -> torch.Tensor:
-    """Features of shape (m, views_per_step, D) of random views of m images.
+    """Features of shape (m, views_per_step, D) of random views of m images, with the backbone's layers beside them.
 
     Args:
         backbone ([`FrozenBackbone`]): What they are seen through.
         args ([`LGMConfig`]): Says how many views, of which kind.
         step (`int`): Decides the views.
+        side (`int`): Of the views, in pixels.
         pixels (`torch.Tensor`): Shape (m, 3, side, side).
         image_ids (`torch.Tensor`): Shape (m,), the images' numbers in the whole set.
     """
     ids, views = image_ids.tolist(), args.views_per_step
     if len(pixels) == 0:
-        return pixels.new_zeros(0, views, backbone.dim)
-    crops = random_views(pixels, ids, views, backbone.image_size, args.views, args.seed, step)
-    return backbone(crops).unflatten(0, (len(pixels), views))
+        return pixels.new_zeros(0, views, sum(backbone.widths))
+    crops = random_views(pixels, ids, views, side, args.views, args.seed, step)
+    return backbone.forward_with_layers(crops).unflatten(0, (len(pixels), views))
 
 
 class ChunkedEncoding:
@@ -86,19 +93,22 @@ class ChunkedEncoding:
         return pixels, self._encode(pixels, self._image_ids[chunk])
 
 
-def chunk_size_that_fits(backbones: Sequence[FrozenBackbone], args: LGMConfig, side: int, count: int) -> int:
+def chunk_size_that_fits(
+    backbones: Sequence[FrozenBackbone], view_sizes: Sequence[ViewSizes], args: LGMConfig, side: int, count: int
+) -> int:
     """Images to encode at a time, for all backbones; a fixed number where the device does not say what fits.
 
     Args:
         backbones (`Sequence[FrozenBackbone]`): On their device.
+        view_sizes (`Sequence[ViewSizes]`): Of each of them.
         args ([`LGMConfig`]): Says which views.
         side (`int`): Of the synthetic images, in pixels.
         count (`int`): Images of this process.
     """
     found = []
-    for backbone in backbones:
+    for backbone, sizes in zip(backbones, view_sizes, strict=True):
         image = backbone.mean.new_zeros(3, side, side)
-        encode = functools.partial(encode_views, backbone, args, 0)
+        encode = functools.partial(encode_views, backbone, args, 0, sizes.largest)
         found.append(find_chunk_size(encode, image, count) or args.default_chunk_size)
     return min(found)
 

@@ -13,12 +13,15 @@ from ..backbones.fingerprint import model_fingerprint
 from ..config import LGMConfig
 from ..data.labelled_images import LabelledImages
 from ..distributed import owned_range
-from ..features.coresets import centroid_rows, random_rows
+from ..features.coresets import centroid_rows, class_clusters, joint_features, random_rows
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
 from .synthetic import SyntheticImages
+
+# Parts of a run at whose beginnings, but the first, images go back towards what they began as.
+_FIFTHS = 5
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,23 @@ class Start:
         soft_labels = SoftLabels(labels[owned.start : owned.stop], self.images.num_classes, are_learned)
         return Learned(images.to(mean), soft_labels.to(mean.device), self.args, owned, len(labels), accelerator)
 
-    def apply(self, learned: Learned, extractor: FeatureExtractor) -> None:
+    def apply(self, learned: Learned, pixels: torch.Tensor | None) -> None:
         """Let images and labels begin as real ones or an earlier set's, where that is asked for; Adam starts anew."""
-        if self.earlier:
-            learned.images.start_from(self.earlier.pixels()[learned.rows])
-            if learned.soft_labels.are_learned:
-                learned.soft_labels.start_from(self.earlier.targets_as(self.images.class_names)[learned.rows])
-        elif self.args.init != "noise":
-            learned.images.start_from(self._real_pixels(learned.rows, extractor))
+        if pixels is not None:
+            learned.images.start_from(pixels)
+        if self.earlier and learned.soft_labels.are_learned:
+            learned.soft_labels.start_from(self.earlier.targets_as(self.images.class_names)[learned.rows])
         learned.restart_optimizer()
+
+    def pixels(self, rows: slice, extractor: FeatureExtractor) -> torch.Tensor | None:
+        """What some of the images begin as, of shape (m, 3, side, side) with values in [0, 1]; `None` for noise."""
+        if self.earlier:
+            return self.earlier.pixels()[rows]
+        return None if self.args.init == "noise" else self._real_pixels(rows, extractor)
+
+    def returns_at(self, step: int) -> bool:
+        """Whether the images go back towards what they began as, before this step: at every fifth of the run."""
+        return self.args.init_weight > 0 and step in {self.args.max_steps * i // _FIFTHS for i in range(1, _FIFTHS)}
 
     @property
     def beginning(self) -> str:
@@ -101,13 +112,23 @@ class Start:
 
     def _real_pixels(self, own: slice, extractor: FeatureExtractor) -> torch.Tensor:
         """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
-        images, first, per_class = self.images, self.backbones[0], self.args.images_per_class
+        images, first, per_class = self.images.with_images(), self.backbones[0], self.args.images_per_class
+        if self.images.is_streamed:
+            images.check_classes(per_class)  # few are kept
         if self.args.init == "random":
             rows = random_rows(images.labels, images.num_classes, per_class, self.args.seed)
         else:
-            z = extractor.extract(first, images)
-            rows = centroid_rows(z, images.labels, images.num_classes, per_class)
+            rows = self._central_rows(images, extractor)
         return images.select(rows[own]).centre_crops(first.preprocessing.synthetic_size, resize_ratio=1.0) / 255
+
+    def _central_rows(self, images: LabelledImages, extractor: FeatureExtractor) -> torch.Tensor:
+        """The real images nearest to their class mean; to those of their clusters, where images stand for these."""
+        z, args = [extractor.extract(backbone, images) for backbone in self.backbones], self.args
+        groups, count, each = images.labels, images.num_classes, args.images_per_class
+        if args.has_clusters and not images.is_streamed:
+            groups = class_clusters(z[0], groups, count, each, args.seed)
+            count, each = count * each, 1
+        return centroid_rows(joint_features(z), groups, count, each)
 
 
 def earlier_set(name: str, class_names: list[str], images_per_class: int) -> DistilledSet:

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import LGMConfig
 from ..distributed import gather_rows
+from .schedule import learning_rate_factor
 from .synthetic import SyntheticImages
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -74,6 +75,7 @@ class Learned:
         self.images, self.soft_labels, self.args = images, soft_labels, args
         self.owned, self.total, self.accelerator = owned, total, accelerator
         self.rows = slice(owned.start, owned.stop)
+        self._factor = learning_rate_factor(args.lr_scheduler_type, args.max_steps)
         self.optimizer = self._new_optimizer()
 
     @property
@@ -95,14 +97,30 @@ class Learned:
         """Of what belongs to all views (n * K, …), that of the m images, of shape (m, K, …)."""
         return gradient.unflatten(0, (self.total, self.args.views_per_step))[self.rows]
 
-    def step(self) -> None:
-        """Change images and labels by the gradients that they have."""
+    def step(self, step: int) -> None:
+        """Change images and labels by the gradients that they have, at the learning rate of that step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self._factor(step)
         self.optimizer.step()
         self.soft_labels.project()
 
     def restart_optimizer(self) -> None:
         """Let Adam forget: it is to begin with the parameters that there are now."""
         self.optimizer = self._new_optimizer()
+
+    @torch.no_grad()
+    def return_towards(self, start: torch.Tensor, weight: float) -> None:
+        """Mix the images with what they began as, of shape (m, 3, size, size); Adam starts afresh.
+
+        Mixed as images, so that every level of a pyramid has its share.
+        """
+        self.images.start_from((1 - weight) * self.images() + weight * start.to(self.images.levels[0]))
+        self.restart_optimizer()
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether the images have no level yet that has more than half of their side."""
+        return 2 * self.images.sides[len(self.images.levels) - 1] <= self.images.size
 
     def grow_if_due(self, step: int) -> None:
         """Add the pyramid levels that are due before a step; Adam starts afresh (paper, section 3.2)."""
@@ -153,7 +171,10 @@ class Learned:
         if self.soft_labels.are_learned:
             groups.append({"params": [self.soft_labels.probabilities], "lr": args.label_learning_rate})
         betas, fused = (args.adam_beta1, args.adam_beta2), _is_fused(self.images.levels[0]) or None
-        return torch.optim.Adam(groups, args.learning_rate, betas, args.adam_epsilon, fused=fused)
+        optimizer = torch.optim.Adam(groups, args.learning_rate, betas, args.adam_epsilon, fused=fused)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
 
 
 def _is_fused(parameter: torch.Tensor) -> bool:

@@ -1,8 +1,9 @@
 """What the synthetic images are optimised for: pure functions of features, in which no image and no pixel occurs."""
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -145,8 +146,7 @@ def ridge_and_natural_gradient(synthetic: LabelledFeatures, real: LabelledFeatur
         W (`torch.Tensor`): Shape (C, D), a random probe of any scale; as many rows as clusters, where there are any.
     """
     with torch.no_grad():
-        size = W.square().mean().sqrt() * real.norm.to(W)
-        W = W * (LOGITS / size.clamp(min=torch.finfo(W.dtype).tiny))
+        W = _with_small_logits(W, real)
         natural = probe_gradient(real.by_cluster, W)[:, :-1] @ real.precision.to(W)
     direction = _one_minus_cosine(probe_gradient(synthetic.by_cluster, W)[:, :-1], natural)
     return direction + RIDGE_WEIGHT * ridge_probe_loss(synthetic, real)
@@ -196,8 +196,53 @@ def ridge_probe(features: LabelledFeatures) -> tuple[torch.Tensor, torch.Tensor]
     return W, y_mean - W @ z_mean
 
 
+def layer_matching(synthetic: LabelledFeatures, real: LabelledFeatures, W: torch.Tensor) -> torch.Tensor:
+    """Linear gradient matching in a layer's space, whose size may be any: without bias, and with small logits.
+
+    Args:
+        synthetic (`LabelledFeatures`): The layer's answers to all views of all synthetic images.
+        real (`LabelledFeatures`): Its mean answer to each class (or cluster) of real images.
+        W (`torch.Tensor`): Shape (C, D), a random probe of any scale; as many rows as clusters, where there are any.
+    """
+    with torch.no_grad():
+        W = _with_small_logits(W, real)
+        g_real = probe_gradient(real.by_cluster, W)[:, :-1]
+    return _one_minus_cosine(probe_gradient(synthetic.by_cluster, W)[:, :-1], g_real)
+
+
+def gradient_over_spaces(
+    synthetic: LabelledFeatures,
+    real: Sequence[LabelledFeatures],
+    W: Sequence[torch.Tensor],
+    objective: Objective = "lgm",
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The loss in all feature spaces of a backbone, with its gradient: that of its features, and the layers' mean.
+
+    Args:
+        synthetic (`LabelledFeatures`): Features with the layers beside them, of shape (n, D + D_1 + …).
+        real (`Sequence[LabelledFeatures]`): Real features, and of each layer the means.
+        W (`Sequence[torch.Tensor]`): A random probe for each of these spaces.
+        objective (`str`, *optional*, defaults to `"lgm"`): Of the features.
+
+    Returns:
+        As [`feature_gradient`], for all spaces together.
+    """
+    spaces = synthetic.z.split([each.z.shape[1] for each in real], dim=1)
+    loss, dz, dy = feature_gradient(replace(synthetic, z=spaces[0]), real[0], W[0], objective)
+    all_dz, share = [dz], 1 / max(1, len(spaces) - 1)
+    for z, means, probe in zip(spaces[1:], real[1:], W[1:], strict=True):
+        layer_loss, dz, layer_dy = feature_gradient(replace(synthetic, z=z), means, probe, "layer")
+        loss = loss + share * layer_loss
+        all_dz.append(share * dz)
+        dy = dy if dy is None or layer_dy is None else dy + share * layer_dy
+    return loss, torch.cat(all_dz, dim=1), dy
+
+
 def feature_gradient(
-    synthetic: LabelledFeatures, real: LabelledFeatures, W: torch.Tensor, objective: Objective = "lgm"
+    synthetic: LabelledFeatures,
+    real: LabelledFeatures,
+    W: torch.Tensor,
+    objective: Objective | Literal["layer"] = "lgm",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The loss and its gradient with respect to the synthetic features: all that pixels ever hear of an objective.
 
@@ -216,7 +261,13 @@ def feature_gradient(
     return loss.detach(), dz.to(synthetic.z.dtype), dy[0] if dy else None
 
 
-_OBJECTIVES = {"lgm": linear_gradient_matching, "ridge": ridge_and_natural_gradient}
+_OBJECTIVES = {"lgm": linear_gradient_matching, "ridge": ridge_and_natural_gradient, "layer": layer_matching}
+
+
+def _with_small_logits(W: torch.Tensor, real: LabelledFeatures) -> torch.Tensor:
+    """A random probe at the scale at which real features get logits of a small size."""
+    size = W.square().mean().sqrt() * real.norm.to(W)
+    return W * (LOGITS / size.clamp(min=torch.finfo(W.dtype).tiny))
 
 
 def _one_minus_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

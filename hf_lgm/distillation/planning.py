@@ -13,6 +13,8 @@ from ..config import LGMConfig
 from ..distributed import owned_range
 from .encoding import beside_chunks, encode_views, find_chunk_size
 from .objectives import LabelledFeatures, feature_gradient, uniform_weights
+from .real_features import drawn_backbones
+from .view_sizes import ViewSizes
 
 # Views that are timed; on a CPU a few say enough.
 _VIEWS = {"cpu": 20}
@@ -105,11 +107,12 @@ def plan(
         num_processes (`int`, *optional*, defaults to 1): Processes to share the work, each with such a device.
     """
     backbones = [backbones] if isinstance(backbones, FrozenBackbone) else list(backbones)
+    backbones = [backbone.with_layers(args.layers) for backbone in backbones]
     side = max(backbone.preprocessing.synthetic_size for backbone in backbones)
     num_images = size.num_classes * args.images_per_class
     owned = len(owned_range(num_images, 0, num_processes))
     passes = [_Passes.measured(backbone, args, side, owned) for backbone in backbones]
-    chunk = min(each.chunk for each in passes)
+    chunk, drawn = min(each.chunk for each in passes), len(drawn_backbones(len(backbones), args, 0))
     steps = [
         owned * each.both + (owned - chunk) * each.forward + _objective_seconds(backbone, args, size, num_images)
         for each, backbone in zip(passes, backbones, strict=True)
@@ -117,7 +120,9 @@ def plan(
     drawing, autoencoder_bytes = _autoencoder_cost(args, side, owned, backbones[0].mean.device)
     num_real = size.num_train + size.num_eval
     features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
+    layers = sum(num_real * sum(each.layer_dims) * each.dtype.itemsize for each in backbones)
     image = torch.empty(3, side, side, device="meta")
+    # Of layers each step needs the means alone; the disk keeps them all.
     checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.kept_checkpoints
     return Plan(
@@ -126,14 +131,14 @@ def plan(
         chunk,
         num_processes,
         args.max_steps,
-        sum(steps) + owned * drawing,
+        sum(steps) * drawn / len(backbones) + owned * drawing,
         sum(num_real * each.forward / args.views_per_step / num_processes for each in passes),
         sum(parameter.nbytes for backbone in backbones for parameter in backbone.parameters())
         + beside_chunks(owned, image)
         + chunk * max(each.graph_bytes for each in passes)
         + autoencoder_bytes
         + features,
-        features + kept * checkpoint + num_images * image.numel(),
+        features + layers + kept * checkpoint + num_images * image.numel(),
     )
 
 
@@ -144,7 +149,7 @@ class _Passes:
     Args:
         chunk (`int`): Images that can be encoded at a time.
         forward (`float`): Seconds of the forward pass.
-        both (`float`): Seconds of forward and backward.
+        both (`float`): Seconds of forward and backward, on the mean over all sizes of views.
         graph_bytes (`int`): What is kept between the two.
     """
 
@@ -157,21 +162,23 @@ class _Passes:
     def measured(cls, backbone: FrozenBackbone, args: LGMConfig, side: int, owned: int) -> "_Passes":
         """From a few random images of that side, of a process that owns so many."""
         device, image = backbone.mean.device, torch.rand(3, side, side).to(backbone.mean)
-        encode = functools.partial(encode_views, backbone, args, 0)
+        sizes = ViewSizes.of(backbone, args.view_sizes, args.seed)
 
-        def run(count: int, with_gradient: bool) -> None:
+        def run(count: int, with_gradient: bool, size: int = sizes.largest) -> None:
             pixels = image.expand(count, *image.shape).contiguous().requires_grad_(with_gradient)
             with torch.set_grad_enabled(with_gradient):
-                z = encode(pixels, torch.arange(count))
+                z = encode_views(backbone, args, 0, size, pixels, torch.arange(count))
             if with_gradient:
                 z.sum().backward()
 
+        encode = functools.partial(encode_views, backbone, args, 0, sizes.largest)
         chunk = args.chunk_size or find_chunk_size(encode, image, owned)
         chunk = min(owned, chunk or args.default_chunk_size)
         views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
         timed = max(1, min(chunk, views // args.views_per_step))
-        both = _seconds(lambda: run(timed, True), device) / timed
-        forward = _seconds(lambda: run(timed, False), device) / timed
+        seconds = [_seconds(functools.partial(run, timed, True, size), device) for size in sizes.sides]
+        both = sum(seconds) / len(seconds) / timed
+        forward = _seconds(lambda: run(timed, False, backbone.image_size), device) / timed
         return cls(chunk, forward, both, _graph_bytes(backbone, lambda: run(timed, True)) // timed)
 
 

@@ -22,6 +22,9 @@ from .objectives import LabelledFeatures, balanced_weights, uniform_weights
 
 logger = logging.getLogger(__name__)
 
+# Rows of layers that are summed at a time.
+_SUMMED = 65_536
+
 
 def real_features(
     backbones: Sequence[FrozenBackbone],
@@ -29,8 +32,10 @@ def real_features(
     args: LGMConfig,
     extractor: FeatureExtractor,
     first_step: int,
-) -> Iterator[tuple[LabelledFeatures, ...]]:
-    """The real features of every step from `first_step` to the last, through each backbone.
+) -> list[Iterator[Sequence[LabelledFeatures]]]:
+    """For each backbone, the real features of every step that it is drawn for, from `first_step` to the last.
+
+    They are those of each of its feature spaces: its features, and of its layers.
 
     Args:
         backbones (`Sequence[FrozenBackbone]`): On the accelerator's device.
@@ -40,12 +45,24 @@ def real_features(
         first_step (`int`): The first that is still to do.
     """
     if args.real_features == "online":
-        online = [
-            OnlineFeatures(each, images, args, extractor).batches(first_step, args.max_steps) for each in backbones
+        steps: list[list[int]] = [[] for _ in backbones]
+        for step in range(first_step, args.max_steps):
+            for number in drawn_backbones(len(backbones), args, step):
+                steps[number].append(step)
+        return [
+            OnlineFeatures(each, images, args, extractor).batches(of_it)
+            for each, of_it in zip(backbones, steps, strict=True)
         ]
-        return zip(*online, strict=True)
     cluster = _shared_clusters(backbones[0], images, args, extractor)
-    return repeat(tuple(_cached(each, images, args, extractor, cluster) for each in backbones))
+    return [repeat(_cached(each, images, args, extractor, cluster)) for each in backbones]
+
+
+def drawn_backbones(count: int, args: LGMConfig, step: int) -> list[int]:
+    """The numbers of those backbones that a step is made through, in their order: all, or as many as are asked for."""
+    if not args.backbones_per_step or args.backbones_per_step >= count:
+        return list(range(count))
+    drawn = torch.randperm(count, generator=seeded_generator(args.seed, "backbones", step))
+    return sorted(drawn[: args.backbones_per_step].tolist())
 
 
 def _cached(
@@ -54,13 +71,31 @@ def _cached(
     args: LGMConfig,
     extractor: FeatureExtractor,
     cluster: torch.Tensor | None,
-) -> LabelledFeatures:
-    """All real features through one backbone, with the clusters that all backbones share."""
-    z = _placed(extractor.extract(backbone, images), extractor.accelerator.device)
+) -> list[LabelledFeatures]:
+    """All real features through one backbone, with the clusters that all backbones share, and its layers' means."""
+    spaces = extractor.extract(backbone, images, with_layers=True).split(backbone.widths, dim=1)
+    z = _placed(spaces[0], extractor.accelerator.device)
     y, cluster = images.labels.to(z.device), None if cluster is None else cluster.to(z.device)
     weight = balanced_weights(y if cluster is None else cluster) if args.balance_classes else uniform_weights(y)
     logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
-    return LabelledFeatures(z, y, weight, cluster)
+    real = LabelledFeatures(z, y, weight, cluster)
+    return [real, *(_means(layer, real) for layer in spaces[1:])]
+
+
+def _means(z: torch.Tensor, real: LabelledFeatures) -> LabelledFeatures:
+    """A layer's mean answer to each class, or each cluster of real images, which is all that is matched of it.
+
+    Summed on the CPU, where all processes and devices find the same bits.
+    """
+    group, weight = (real.y if real.cluster is None else real.cluster).cpu(), real.weight.cpu().double()
+    count = int(group.max()) + 1
+    total, share = torch.zeros(count, z.shape[1], dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+    for rows in torch.arange(len(z)).split(_SUMMED):
+        total.index_add_(0, group[rows], z[rows].double() * weight[rows, None])
+        share.index_add_(0, group[rows], weight[rows])
+    like, label = real.weight, torch.arange(count, device=real.z.device)
+    means = (total / share[:, None]).to(like)
+    return LabelledFeatures(means, label, share.to(like), None if real.cluster is None else label)
 
 
 def _shared_clusters(
@@ -111,11 +146,10 @@ class OnlineFeatures:
         return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
 
     @torch.no_grad()
-    def batches(self, first_step: int, last_step: int) -> Iterator[LabelledFeatures]:
-        """The real features of each step from `first_step` up to, not including, `last_step`."""
+    def batches(self, steps: Sequence[int]) -> Iterator[list[LabelledFeatures]]:
+        """The real features of each of these steps, in each feature space."""
         accelerator = self.extractor.accelerator
         mine = owned_range(self.batch_size, accelerator.process_index, accelerator.num_processes)
-        steps = range(first_step, last_step)
         pixels = _RandomCrops(self.images, self.backbone, self.seed)
         keys = ([(step, row) for row in self.rows(step)[mine.start : mine.stop].tolist()] for step in steps)
         loader = DataLoader(pixels, batch_sampler=keys, num_workers=self.extractor.decoding_workers)
@@ -124,9 +158,9 @@ class OnlineFeatures:
             batch = batch.to(self.backbone.mean.device).to(self.backbone.mean.dtype) / 255
             own = rows[mine.start : mine.stop].tolist()
             views = random_views(batch, own, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
-            z = gather_rows(accelerator, self.backbone(views), self.batch_size)
+            z = gather_rows(accelerator, self.backbone.forward_with_layers(views), self.batch_size)
             y = self.images.labels[rows].to(z.device)
-            yield LabelledFeatures(z, y, uniform_weights(y))
+            yield [LabelledFeatures(space, y, uniform_weights(y)) for space in z.split(self.backbone.widths, dim=1)]
 
 
 class _RandomCrops(Dataset):

@@ -34,6 +34,8 @@ class FeatureCache:
         images_fingerprint (`str`): What identifies the images and their order.
         cache_dir (`str` or `Path`, *optional*): Another place than the Hugging Face assets cache.
         shard_rows (`int`, *optional*, defaults to 1024): Images per shard.
+        with_layers (`bool`, *optional*, defaults to `False`): Whether the backbone's layers belong to them. These lie
+            in files of their own, so that the features are found with and without.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class FeatureCache:
         images_fingerprint: str,
         cache_dir: str | Path | None = None,
         shard_rows: int = SHARD_ROWS,
+        with_layers: bool = False,
     ) -> None:
         versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Pillow {PIL.__version__}"
         key = {
@@ -54,6 +57,8 @@ class FeatureCache:
         }
         root = Path(cache_dir) if cache_dir else assets_folder("features")
         self.dim, self.dtype, self.shard_rows = backbone.dim, backbone.dtype, shard_rows
+        self.layers = backbone.layers if with_layers else ()
+        self.widths = [backbone.dim, *([sum(backbone.layer_dims)] if self.layers else [])]
         self.backbone = backbone.name
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +66,11 @@ class FeatureCache:
 
     def empty(self, total: int) -> torch.Tensor:
         """Room for all `total` rows, of shape (total, D); on disk where they are many."""
-        count = total * self.dim
-        if count * self.dtype.itemsize < _IN_MEMORY:
-            return torch.empty(total, self.dim, dtype=self.dtype)
+        width = sum(self.widths)
+        if total * width * self.dtype.itemsize < _IN_MEMORY:
+            return torch.empty(total, width, dtype=self.dtype)
         with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp") as file:  # its name goes, the mapping stays
-            return torch.from_file(file.name, shared=True, size=count, dtype=self.dtype).view(total, self.dim)
+            return torch.from_file(file.name, shared=True, size=total * width, dtype=self.dtype).view(total, width)
 
     def write(self, start: int, z: torch.Tensor) -> None:
         """Keep the shard that begins at row `start`.
@@ -79,11 +84,21 @@ class FeatureCache:
                 f"The features of image {row} through {self.backbone} are not finite in {self.dtype}: use float32 "
                 "weights, or another model."
             )
-        write_tensors(self._path(start), {"z": z}, {"sha256": _checksum(z)})
+        for path, part in zip(self._paths(start), z.split(self.widths, dim=1), strict=True):
+            part = part.contiguous()
+            write_tensors(path, {"z": part}, {"sha256": _checksum(part)})
 
     def read(self, start: int, total: int | None = None) -> torch.Tensor | None:
         """The shard that begins at row `start`, of shape (rows, D); `None` if missing or damaged."""
-        path = self._path(start)
+        parts = []
+        for path, width in zip(self._paths(start), self.widths, strict=True):
+            if (part := self._read_part(path, width, start, total)) is None:
+                return None
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _read_part(self, path: Path, width: int, start: int, total: int | None) -> torch.Tensor | None:
+        """What one file holds of a shard."""
         if not path.exists():
             return None
         try:
@@ -93,7 +108,7 @@ class FeatureCache:
             logger.warning("Computing the damaged feature shard %s again (%s)", path, error)
             return None
         is_whole = total is None or len(z) == min(self.shard_rows, total - start)
-        if not is_whole or z.shape[1:] != (self.dim,) or metadata.get("sha256") != _checksum(z):
+        if not is_whole or z.shape[1:] != (width,) or metadata.get("sha256") != _checksum(z):
             logger.warning("Computing the feature shard %s again: it is not as it was written", path)
             return None
         return z
@@ -105,7 +120,7 @@ class FeatureCache:
             if (shard := self.read(start, total)) is None:
                 return None
             shards.append(shard)
-        return torch.cat(shards) if shards else torch.empty(0, self.dim)
+        return torch.cat(shards) if shards else torch.empty(0, sum(self.widths))
 
     def digest(self, total: int) -> str | None:
         """A digest of `total` rows of features, or `None` if a shard is missing or damaged."""
@@ -116,8 +131,11 @@ class FeatureCache:
             shards.update(_checksum(shard).encode())
         return shards.hexdigest()
 
-    def _path(self, start: int) -> Path:
-        return self.folder / f"shard-{start // self.shard_rows:05d}.safetensors"
+    def _paths(self, start: int) -> list[Path]:
+        """Where the features of a shard are, and where its layers."""
+        name = f"{start // self.shard_rows:05d}.safetensors"
+        layers = "-".join(map(str, self.layers))
+        return [self.folder / f"shard-{name}", *([self.folder / f"layers-{layers}-{name}"] if layers else [])]
 
 
 def assets_folder(kind: str) -> Path:

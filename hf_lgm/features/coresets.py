@@ -1,5 +1,6 @@
 """Rows of real images that stand for their class: random, central, clustered, herded, neighbours."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -77,6 +78,13 @@ def _distinct_nearest(distances: torch.Tensor) -> torch.Tensor:
         nearest.append(distances[row].argmin())
         distances[:, nearest[-1]] = torch.inf
     return torch.stack(nearest)
+
+
+def joint_features(spaces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Features of several backbones, (N, D_1), (N, D_2), … as those of one, (N, D_1 + D_2 + …): all count alike."""
+    if len(spaces) == 1:
+        return spaces[0]
+    return torch.cat([z.float() / z.float().square().sum(dim=1).mean().sqrt() for z in spaces], dim=1)
 
 
 def class_means(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> torch.Tensor:

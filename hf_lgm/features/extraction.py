@@ -70,7 +70,7 @@ class FeatureExtractor:
             raise TypeError(f"Beside an extractor nothing else is taken; found {', '.join(loading)}.")
         return extractor or cls(**loading)
 
-    def extract(self, backbone: FrozenBackbone, images: LabelledImages) -> torch.Tensor:
+    def extract(self, backbone: FrozenBackbone, images: LabelledImages, with_layers: bool = False) -> torch.Tensor:
         """Features of the centre crop of every image, of shape (N, D) on the CPU, in the backbone's precision.
 
         From a gigabyte on, what comes back is mapped from a file, so that memory need not hold it.
@@ -78,11 +78,14 @@ class FeatureExtractor:
         Args:
             backbone ([`FrozenBackbone`]): Is moved to the accelerator's device.
             images ([`LabelledImages`]): N images.
+            with_layers (`bool`, *optional*, defaults to `False`): Put the backbone's layers beside the features, as
+                [`~FrozenBackbone.forward_with_layers`] does.
         """
         if isinstance(images.source, EncodedStream):
-            return images.source.features(backbone, images.rows)
+            return images.source.features(backbone, images.rows, with_layers)
         backbone.to(self.accelerator.device)
-        cache = FeatureCache(backbone, f"{images.fingerprint} {images.image_column}", self.cache_dir, self.shard_rows)
+        key = f"{images.fingerprint} {images.image_column}"
+        cache = FeatureCache(backbone, key, self.cache_dir, self.shard_rows, with_layers)
         starts, world = range(0, len(images), self.shard_rows), self.accelerator.num_processes
         features = cache.empty(len(images))
         mine = [start for start in starts if start // self.shard_rows % world == self.accelerator.process_index]
@@ -117,12 +120,17 @@ class FeatureExtractor:
                 features[start : start + len(found)] = found
         total = sum(map(len, missing))
         with tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
-            for rows, z in zip(missing, self._encoded(missing, backbone, images, bar), strict=True):
+            for rows, z in zip(missing, self._encoded(missing, cache, backbone, images, bar), strict=True):
                 features[rows[0] : rows[-1] + 1] = z
                 cache.write(int(rows[0]), z)
 
     def _encoded(
-        self, shards: list[torch.Tensor], backbone: FrozenBackbone, images: LabelledImages, bar: tqdm
+        self,
+        shards: list[torch.Tensor],
+        cache: FeatureCache,
+        backbone: FrozenBackbone,
+        images: LabelledImages,
+        bar: tqdm,
     ) -> Iterator[torch.Tensor]:
         """The features of each shard's rows. Decoding runs ahead, and the device is waited for once per shard."""
         pixels = CentreCrops(images, backbone.preprocessing.geometry)
@@ -133,6 +141,6 @@ class FeatureExtractor:
         for shard in batches:
             features = []
             for rows in shard:
-                features.append(backbone.encode(next(loader)))
+                features.append(backbone.encode(next(loader), with_layers=bool(cache.layers)))
                 bar.update(len(rows))
             yield torch.cat(features).cpu()

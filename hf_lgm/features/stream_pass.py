@@ -89,7 +89,7 @@ class ShardEncoding:
         for i in self.backbones_for(index):
             geometry = self.backbones[i].preprocessing.geometry
             batch = torch.stack([crops[geometry] for crops in self._pending])
-            self._features[i].append(self.backbones[i].encode(batch).cpu())
+            self._features[i].append(self.backbones[i].encode(batch, with_layers=True).cpu())
         self._pending = []
 
 

@@ -52,13 +52,14 @@ class EncodedStream:
             raise LookupError(f"A stream is read once, and row {row} is not among the images that are kept.")
         return {"bytes": self.rows.images[row], "path": None}
 
-    def features(self, backbone: FrozenBackbone, rows: torch.Tensor) -> torch.Tensor:
-        """Features of shape (len(rows), D) of rows of the stream.
+    def features(self, backbone: FrozenBackbone, rows: torch.Tensor, with_layers: bool = False) -> torch.Tensor:
+        """Features of shape (len(rows), D) of rows of the stream, with the backbone's layers beside them if asked for.
 
         Raises:
             ValueError: If the stream was not encoded through this backbone.
         """
-        z = FeatureCache(backbone, self.key, self.cache_dir, self.shard_rows).read_all(len(self.rows.positions))
+        cache = FeatureCache(backbone, self.key, self.cache_dir, self.shard_rows, with_layers)
+        z = cache.read_all(len(self.rows.positions))
         if z is None:
             raise ValueError(
                 f"The stream was not encoded through {backbone.name}, or its features are gone: give all backbones "
@@ -137,7 +138,7 @@ class StreamEncoder:
         per_class = self.kept_per_class if keep_images else 0
         index = folder / f"stream-{_digest(key, per_class, _LABELS)[:32]}.safetensors"
         caches = [
-            FeatureCache(backbone.to(self.accelerator.device), key, folder, self.shard_rows)
+            FeatureCache(backbone.to(self.accelerator.device), key, folder, self.shard_rows, with_layers=True)
             for backbone in self.backbones
         ]
         known = StreamRows.load(index)
