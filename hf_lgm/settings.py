@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
 
 BaselineKind = Literal["random", "centroid", "neighbor", "kmeans", "herding", "matched"]
+Channels = Literal["auto", 1, 3]
 Initialization = Literal["noise", "centroid", "random"]
 Objective = Literal["lgm", "ridge"]
 Parameterization = Literal["pyramid", "pixel", "latent"]

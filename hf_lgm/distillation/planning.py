@@ -118,7 +118,8 @@ def plan(
     num_real = size.num_train + size.num_eval
     features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
     image = torch.empty(3, side, side, device="meta")
-    checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
+    learned = side * side * (1 if args.channels == 1 else 3)
+    checkpoint = num_images * learned * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.kept_checkpoints
     return Plan(
         size,
