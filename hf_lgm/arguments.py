@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from .hub import check_repo_id
 from .settings import (
+    Channels,
     Initialization,
     Objective,
     Parameterization,
@@ -67,6 +68,8 @@ class LGMArguments:
             (paper, section 3.2); `pixel`: plain pixels; `latent`: what the autoencoder `vae` draws of learned latents.
         vae (`str`, *optional*): Its Hub id or folder: an `AutoencoderKL` or `AutoencoderTiny` of diffusers, such as
             madebyollin/taesd, or a pipeline with one.
+        channels (`str` or `int`, *optional*, defaults to `"auto"`): 3: images in colour; 1: grey ones, a third of the
+            numbers; `auto`: grey where the real images are, by a sample of them. An autoencoder draws in colour.
         growth_share (`float`, *optional*, defaults to 0.32): Share of the run in which the pyramid's levels are added.
         growth_steps (`int`, *optional*): Steps between two levels in place of that, the first after one step more, as
             in the paper's code: there 200.
@@ -157,6 +160,7 @@ class LGMArguments:
     lr_scheduler_type: str = "warmup_stable_decay"
     parameterization: Parameterization = "pyramid"
     vae: str | None = None
+    channels: Channels = "auto"
     growth_share: float = 0.32
     growth_steps: int | None = None
     init: str = "centroid"
@@ -316,6 +320,8 @@ class LGMArguments:
                 "parameterization='latent' and vae belong together: the autoencoder that draws the images, such as "
                 "madebyollin/taesd."
             )
+        if self.parameterization == "latent" and self.channels == 1:
+            raise ValueError("channels=1 is not for parameterization='latent': an autoencoder draws in colour.")
         if self.has_clusters and self.objective == "lgm" and self.label_learning_rate:
             raise ValueError(
                 "With several images per class the labels that lgm matches are clusters: to learn soft labels too, "

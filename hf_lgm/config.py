@@ -26,6 +26,7 @@ DECIDING = (
     "images_per_class",
     "parameterization",
     "vae",
+    "channels",
     "growth_share",
     "growth_steps",
     "init",

@@ -345,7 +345,7 @@ class LGMDistiller:
         }
         images = self.train_images, self.eval_images
         described = describe_distillation(self.args, self.backbones, *images, self.provenance)
-        return {**described, "began_as": self.start.beginning, "run": run}
+        return {**described, "settings": self.start.settings(), "began_as": self.start.beginning, "run": run}
 
     def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
         """Begin at step 0, or where a checkpoint stopped."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 BaselineKind = Literal["random", "centroid", "neighbor", "kmeans", "herding", "matched"]
+Channels = Literal["auto", 1, 3]
 Initialization = Literal["noise", "centroid", "random"]
 Objective = Literal["lgm", "ridge"]
 Parameterization = Literal["pyramid", "pixel", "latent"]
@@ -21,6 +22,7 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "learning_rate": 2e-3,
         "lr_scheduler_type": "constant",
         "growth_steps": 200,
+        "channels": 3,
         "init": "noise",
         "init_weight": 0.0,
         "view_sizes": [],

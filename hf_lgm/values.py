@@ -50,9 +50,10 @@ def converted(value: Any, kind: Any, name: str) -> Any:
         raise ValueError(f"{name} needs a value; leave it out for its default.")
     wanted = next(option for option in options if option is not type(None))
     if get_origin(wanted) is Literal:
-        if value not in get_args(wanted):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(wanted))}, found {_shown(value)}.")
-        return value
+        known = {str(option): option for option in get_args(wanted)}  # a number as a flag has it is a word
+        if not isinstance(value, (str, numbers.Integral)) or str(value) not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, found {_shown(value)}.")
+        return known[str(value)]
     if isinstance(get_origin(wanted), type) and issubclass(get_origin(wanted), Sequence):
         each = value if isinstance(value, (list, tuple)) else [value]
         return [converted(one, get_args(wanted)[0], name) for one in each]

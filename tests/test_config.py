@@ -47,6 +47,7 @@ def test_refusals_say_what_to_use():
         ({"max_steps": -1}, "max_steps must be at least 1"),
         ({"chunk_size": 0}, "chunk_size must be at least 1"),
         ({"parameterization": "wavelet"}, "parameterization must be one of pyramid, pixel, latent, found 'wavelet'"),
+        ({"parameterization": "latent", "vae": "a/b", "channels": 1}, "channels=1 is not for parameterization="),
         ({"init": "real"}, "init must be one of noise, centroid, random"),
         ({"objective": "mse"}, "objective must be one of lgm, ridge, found 'mse'"),
         ({"objective": "ridge", "real_features": "online"}, "use real_features='cached'"),

@@ -35,6 +35,12 @@ DEFAULT_RESIZE_RATIO = 256 / 224
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
+def luminance(images: torch.Tensor) -> torch.Tensor:
+    """How bright images of shape (B, 3, height, width) are, of shape (B, 1, height, width)."""
+    red, green, blue = LUMINANCE
+    return red * images[:, :1] + green * images[:, 1:2] + blue * images[:, 2:]
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Geometry and normalisation of one backbone.
@@ -104,8 +110,7 @@ class Preprocessing:
     def channels_of(self, images: torch.Tensor) -> torch.Tensor:
         """The channels that the backbone takes, in its order, of images of shape (B, 3, side, side)."""
         if len(self.mean) == 1:
-            red, green, blue = LUMINANCE
-            return red * images[:, :1] + green * images[:, 1:2] + blue * images[:, 2:]
+            return luminance(images)
         return images.flip(1) if self.flip_channels else images
 
     def statistics(self, device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -173,7 +173,7 @@ def _parser(types: Sequence[Any], description: str) -> argparse.ArgumentParser:
         if action.dest in said:
             action.type = None  # `converted` says what is wrong, of flags and files alike
             if action.choices:
-                action.metavar, action.choices = f"{{{','.join(action.choices)}}}", None
+                action.metavar, action.choices = f"{{{','.join(map(str, action.choices))}}}", None
         if action.option_strings[0].startswith(("--no_", "--no-")):
             action.help = f"Turns --{action.dest} off."
         elif action.dest in said:

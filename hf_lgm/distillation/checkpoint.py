@@ -19,6 +19,9 @@ from ..arguments import LGMArguments
 _PREFIX = "checkpoint-"
 _FILES = _TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
 
+# What settings were before there was a choice, where that is not their default.
+_ONCE = {"channels": 3}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -104,7 +107,7 @@ class Checkpoint:
             ValueError: If they differ; the message names what, with both values.
         """
         now = json.loads(json.dumps(identity))
-        defaults = {name: getattr(LGMArguments, name, None) for name in now}  # of settings that came later
+        defaults = {name: _ONCE.get(name, getattr(LGMArguments, name, None)) for name in now}  # of what came later
         then = defaults | self.identity
         changed = [
             f"{name}={_shown(then[name])} there, {_shown(now.get(name))} now"

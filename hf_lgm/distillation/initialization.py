@@ -1,16 +1,19 @@
 """What synthetic images begin as: noise, real images, or those of an earlier set."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from ..backbones.backbone import FrozenBackbone
 from ..backbones.fingerprint import model_fingerprint
 from ..config import LGMConfig
+from ..data.grey import are_grey
 from ..data.labelled_images import LabelledImages
 from ..distributed import owned_range
 from ..features.coresets import centroid_rows, class_clusters, joint_features, random_rows
@@ -19,6 +22,8 @@ from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
 from .synthetic import SyntheticImages
+
+logger = logging.getLogger(__name__)
 
 # Parts of a run at whose beginnings, but the first, images go back towards what they began as.
 _FIFTHS = 5
@@ -34,6 +39,7 @@ class Start:
         backbones (`Sequence[FrozenBackbone]`): What they are distilled through.
         earlier ([`DistilledSet`], *optional*): The set to go on from.
         autoencoder (*optional*): What draws the images, where latents are learned.
+        channels (`int`, *optional*, defaults to 3): Of the images to make: 1 for grey ones.
     """
 
     args: LGMConfig
@@ -41,6 +47,7 @@ class Start:
     backbones: Sequence[FrozenBackbone]
     earlier: DistilledSet | None = None
     autoencoder: Any = None
+    channels: int = 3
 
     @classmethod
     def load(cls, args: LGMConfig, images: LabelledImages, backbones: Sequence[FrozenBackbone]) -> "Start":
@@ -55,7 +62,7 @@ class Start:
             from .latents import load_autoencoder  # here, since it loads diffusers
 
             autoencoder = load_autoencoder(args.vae)
-        return cls(args, images, backbones, earlier, autoencoder)
+        return cls(args, images, backbones, earlier, autoencoder, resolved_channels(args, images))
 
     def new(self, accelerator: Accelerator) -> Learned:
         """What one process learns: its images as noise, sorted by class, one-hot labels, and a new optimizer."""
@@ -67,7 +74,8 @@ class Start:
 
             images: SyntheticImages = LatentImages(owned, size, seed, self.autoencoder)
         else:
-            images = SyntheticImages(owned, size, seed, [size] if self.args.parameterization == "pixel" else None)
+            sides = [size] if self.args.parameterization == "pixel" else None
+            images = SyntheticImages(owned, size, seed, sides, self.channels)
         mean, are_learned = self.backbones[0].mean, self.args.label_learning_rate > 0
         soft_labels = SoftLabels(labels[owned.start : owned.stop], self.images.num_classes, are_learned)
         return Learned(images.to(mean), soft_labels.to(mean.device), self.args, owned, len(labels), accelerator)
@@ -97,6 +105,10 @@ class Start:
             return beginning_of(self.earlier.config, self.earlier.is_real)
         return "noise" if self.args.init == "noise" else "real"
 
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result, as it goes into files, with what was found where it was left open."""
+        return {**self.args.own_settings(), "channels": self.channels}
+
     def identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""
         backbones = " ".join(backbone.fingerprint for backbone in self.backbones)
@@ -108,7 +120,7 @@ class Start:
             from .latents import own_config
 
             data["autoencoder"] = model_fingerprint(self.autoencoder, own_config(self.autoencoder))
-        return {**self.args.own_settings(), "backbone": backbones, **data}
+        return {**self.settings(), "backbone": backbones, **data}
 
     def _real_pixels(self, own: slice, extractor: FeatureExtractor) -> torch.Tensor:
         """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
@@ -129,6 +141,26 @@ class Start:
             groups = class_clusters(z[0], groups, count, each, args.seed)
             count, each = count * each, 1
         return centroid_rows(joint_features(z), groups, count, each)
+
+
+def resolved_channels(args: LGMConfig, images: LabelledImages) -> int:
+    """How many channels the images to make have; every process must ask, and each is told what the first one found.
+
+    Args:
+        args ([`LGMConfig`]): The settings.
+        images ([`LabelledImages`]): The real images to distil.
+
+    Raises:
+        UnreadableImage: If a real image that is looked at can't be decoded.
+    """
+    if args.channels != "auto":
+        return args.channels
+    if args.parameterization == "latent":
+        return 3
+    [grey] = broadcast_object_list([are_grey(images)])
+    if grey:
+        logger.info("The real images are grey, and so are those to make: channels=3 makes coloured ones")
+    return 1 if grey else 3
 
 
 def earlier_set(name: str, class_names: list[str], images_per_class: int) -> DistilledSet:

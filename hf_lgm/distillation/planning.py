@@ -123,7 +123,8 @@ def plan(
     layers = sum(num_real * sum(each.layer_dims) * each.dtype.itemsize for each in backbones)
     image = torch.empty(3, side, side, device="meta")
     # Of layers each step needs the means alone; the disk keeps them all.
-    checkpoint = num_images * image.numel() * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
+    learned = side * side * (1 if args.channels == 1 else 3)
+    checkpoint = num_images * learned * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.kept_checkpoints
     return Plan(
         size,

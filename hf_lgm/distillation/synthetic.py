@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..backbones.preprocessing import luminance
 from ..randomness import seeded_generator
 
 # Colour statistics of natural images (Olah et al., "Feature Visualization", 2017), as in the paper's section 3.2: rows
 # are the red, green and blue that one unit of each decorrelated channel gives.
 _COLOUR = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]], dtype=torch.float64)
 _COLOUR = _COLOUR / _COLOUR.norm(dim=0).max()
+
+# Of grey images: about what the first of these, the brightness, gives to red, green and blue.
+_GREY = torch.full((3, 1), 3**-0.5, dtype=torch.float64)
 
 # The nearest that an image given as a start may come to black and white, where the sigmoid has no finite inverse.
 _MARGIN = 1 / 255
@@ -31,6 +35,7 @@ class SyntheticImages(nn.Module):
 
     An image is `sigmoid(2 * M * sum of upsampled levels)` with the colour matrix M (paper, section 3.2). A new pyramid
     has its 1 x 1 level only; [`~SyntheticImages.grow`] adds the next one. Plain pixels are a pyramid of one level.
+    With one channel, M gives red, green and blue the same.
 
     Args:
         image_ids (`Sequence[int]`): Length n, the images' numbers in the whole set. They decide the noise an image
@@ -39,7 +44,7 @@ class SyntheticImages(nn.Module):
         seed (`int`): The seed of the run.
         sides (`list[int]`, *optional*): Sides of the levels, coarse to fine; `pyramid_sides(size)` where not given,
             and `[size]` for plain pixels.
-        channels (`int`, *optional*, defaults to 3): Numbers for each pixel of a level.
+        channels (`int`, *optional*, defaults to 3): Numbers for each pixel of a level; 1 for grey images.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class SyntheticImages(nn.Module):
         self.sides = sides or pyramid_sides(size)
         self.channels = channels
         self.levels = nn.ParameterList()
-        self.register_buffer("colour", _COLOUR.float(), persistent=False)
+        self.register_buffer("colour", (_GREY if channels == 1 else _COLOUR).float(), persistent=False)
         self.grow()
 
     def grow(self) -> None:
@@ -73,15 +78,20 @@ class SyntheticImages(nn.Module):
         """Start from given images, with all levels present, each holding what the coarser ones leave.
 
         Args:
-            images (`torch.Tensor`): Shape (n, 3, side, side), values in [0, 1]; resized to `size`.
+            images (`torch.Tensor`): Shape (n, 3, side, side), values in [0, 1]; resized to `size`, and grey ones take
+                the luminance.
         """
         self.set_num_levels(len(self.sides))
         if len(images) == 0:  # more processes than images
             return
         if images.shape[-1] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
-        logits = torch.logit(images.cpu().double().clamp(_MARGIN, 1 - _MARGIN)) / 2  # not every device has float64
-        rest = torch.einsum("ij,njhw->nihw", torch.linalg.inv(_COLOUR), logits)
+        images = images.cpu().double()  # not every device has it
+        inverse = torch.linalg.inv(_COLOUR)
+        if self.channels == 1:
+            images, inverse = luminance(images), 1 / _GREY[:1]
+        logits = torch.logit(images.clamp(_MARGIN, 1 - _MARGIN)) / 2
+        rest = torch.einsum("ij,njhw->nihw", inverse, logits)
         with torch.no_grad():
             for side, level in zip(self.sides, self.levels, strict=True):
                 level.copy_(F.adaptive_avg_pool2d(rest, side))

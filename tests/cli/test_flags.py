@@ -40,6 +40,7 @@ SPECIAL = {
     "eval_strategy": "steps",
     "save_strategy": "no",
     "init": "centroid",
+    "channels": 3,
     "parameterization": "latent",
     "license": "cc-by-4.0",
     "adam_beta1": 0.5,
@@ -168,6 +169,7 @@ WRONG = {
     ("--learning_rate", "nan"): "--learning_rate must be a number, found 'nan'.",
     ("--crop_scale", "0.1", "inf"): "--crop_scale must be a number, found 'inf'.",
     ("--flip", "maybe"): "--flip must be true or false, found 'maybe'.",
+    ("--channels", "2"): "--channels must be one of auto, 1, 3, found '2'.",
     ("--objective", "mse"): "--objective must be one of lgm, ridge, found 'mse'.",
     ("--feature_pooling", "max"): "--feature_pooling must be one of cls, pooler, mean, gap, projection, found 'max'.",
     ("--max_steps",): "--max_steps: expected one argument",
@@ -208,6 +210,9 @@ def test_what_can_not_be_is_one_sentence(flags):
         ({"max_steps": None}, "max_steps needs a value; leave it out for its default."),
         ({"learning_rate": float("nan")}, "learning_rate must be a number, found nan."),
         ({"crop_scale": [0.1, [1]]}, "crop_scale must be a number, found a list."),
+        ({"channels": 2}, "channels must be one of auto, 1, 3, found 2."),
+        ({"channels": True}, "channels must be one of auto, 1, 3, found True."),
+        ({"channels": [1]}, "channels must be one of auto, 1, 3, found a list."),
         ({"init": {"a": 1}}, "init must be text, found a mapping of names to values."),
         ({"flip": 2}, "flip must be true or false, found 2."),
         ({"max_steps": "9" * 5000}, "max_steps must be a whole number, found a long text."),
@@ -224,4 +229,5 @@ def test_numbers_of_other_kinds_in_python(tmp_path):
     args = LGMConfig(**given, save_total_limit=None, chunk_size="1e1", resume_from_checkpoint=True)
     assert (args.max_steps, args.learning_rate, args.crop_scale, args.chunk_size) == (10, 0.08, [0.5, 1.0], 10)
     assert (args.output_dir, args.run_name, args.save_total_limit) == (str(tmp_path), "5", None)
+    assert LGMConfig(channels="1").channels == 1 and LGMConfig(channels=3).channels == 3
     assert args.resume_from_checkpoint == "auto" and type(args.max_steps) is int

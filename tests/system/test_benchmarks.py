@@ -15,7 +15,7 @@ from datasets import DatasetDict, load_from_disk
 from oracle import MEAN, STD, Oracle
 from views import written_out
 
-from hf_lgm import load_images, select_baseline
+from hf_lgm import LabelledImages, load_images, select_baseline
 from hf_lgm.distillation.objectives import LabelledFeatures, probe_gradient, uniform_weights
 
 
@@ -42,6 +42,70 @@ def test_the_background_gives_the_class_away_in_training_and_misleads_in_half_of
     assert 0.03 < shares[0] < 0.07 and 0.4 < shares[1] < 0.6
     _, real = load_images(str(tmp_path / "digits"), group_column_name="background")
     assert real.group_names == ["of its class", "of another class"]
+
+
+@pytest.fixture
+def photos(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import spurious_photos
+
+    return spurious_photos
+
+
+def with_domains(per_pair, classes=3, domains=2):
+    """As many images of each class and domain."""
+    dataset = make_dataset(per_class=per_pair * domains, classes=classes)
+    names = [f"domain {row % domains}" for row in range(len(dataset))]
+    return dataset.add_column("domain", names)
+
+
+@pytest.mark.parametrize(
+    ("room", "correlation", "size", "planted"),
+    [
+        ([[90, 90], [90, 90]], 0.95, 94, [[89, 5], [5, 89]]),
+        ([[10, 10, 10], [10, 10, 10]], 0.5, 20, [[10, 5, 5], [5, 10, 5]]),
+        ([[10, 1, 10], [10, 10, 10]], 0.5, 20, [[10, 1, 9], [5, 10, 5]]),  # as even as there are images for it
+        ([[30, 3], [4, 30]], 0.5, 7, [[4, 3], [3, 4]]),  # the smallest decides
+        ([[30, 0], [0, 30]], 1.0, 30, [[30, 0], [0, 30]]),
+        ([[0, 30], [9, 30]], 0.9, 0, None),  # a class without its domain
+    ],
+)
+def test_how_many_images_are_planted(photos, room, correlation, size, planted):
+    assert photos.class_size(room, correlation) == size
+    if size:
+        assert photos.planted_counts(room, size, correlation) == planted
+
+
+def test_both_parts_have_the_same_number_of_each_class(photos):
+    train = LabelledImages.from_dataset(with_domains(10), group_column_name="domain")
+    parts = photos.subsets(train, 0.9, seed=0)
+    for part in parts.values():
+        assert torch.bincount(part.labels).tolist() == [11, 11, 11] and len(part.rows.unique()) == 33
+    own = {name: (part.groups == part.labels % 2).float().mean().item() for name, part in parts.items()}
+    assert own["planted"] == pytest.approx(10 / 11) and 0.4 < own["unplanted"] < 0.6
+    again = photos.subsets(train, 0.9, seed=0)
+    assert all(torch.equal(again[name].rows, part.rows) for name, part in parts.items())
+    with pytest.raises(ValueError, match="--group_column_name: name the column of the domains"):
+        photos.subsets(LabelledImages.from_dataset(make_dataset()), 0.9, seed=0)
+
+
+@pytest.mark.slow
+def test_spurious_photos(model_folder, tmp_path):
+    """Each row is there once; a second call computes none again, another setting all of them."""
+    DatasetDict(train=with_domains(8), test=with_domains(2)).save_to_disk(tmp_path / "data")
+    where = ["--model", model_folder, "--dataset", "data", "--group_column_name", "domain", "--output_dir", "out"]
+    small = ["--max_steps", 2, "--views_per_step", 2, "--eval_seeds", 2, "--disable_tqdm", "true"]
+    printed = run("spurious_photos.py", *where, *small, cwd=tmp_path)
+    assert printed.count("\n|") == 7 and "| distilled images, unplanted " in printed
+    found = json.loads((tmp_path / "out" / "spurious_photos.json").read_text())
+    assert found["domains"] == {"class 0": "domain 0", "class 1": "domain 1", "class 2": "domain 0"}
+    assert all({"top-1", "worst group"} <= row["accuracies"].keys() for row in found["rows"])
+    assert (tmp_path / "out" / "spurious_photos.png").stat().st_size > 0
+    kept = tmp_path / "out" / "tiny-dinov2-planted-distilled-images.json"
+    changed = kept.stat().st_mtime_ns
+    assert run("spurious_photos.py", *where, *small, cwd=tmp_path) == printed and kept.stat().st_mtime_ns == changed
+    run("spurious_photos.py", *where, *small, "--seed", 7, cwd=tmp_path)
+    assert kept.stat().st_mtime_ns != changed
 
 
 def test_protocols(model_folder, dataset_folder, tmp_path, train_images, backbone):
