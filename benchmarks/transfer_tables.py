@@ -1,5 +1,6 @@
 """What transfer.py measured, as Markdown tables and as a picture."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,12 +165,13 @@ class Report:
         shown, rows = evenly_sampled(len(classes)), []
         for row in first.values():
             images = DistilledSet.from_pretrained(self.folder / "sets" / file_of(row))
-            through = " + ".join(self.labels[name] for name in row["through"])
+            through = "" if row["name"] == "random" else " + ".join(self.labels[name] for name in row["through"])
             title = "\n".join(textwrap.fill(part, WIDTH) for part in (row["name"], through))
             scores = [cell([row["top1"][on]], False) if on in row["top1"] else "" for on in self.backbones]
             rows.append(ComparisonRow(title, first_of_each(images.dataset, images.labels_as(classes), shown), scores))
         columns = [f"top-1 on\n{textwrap.fill(label, 14)}" for label in self._columns]
-        return save_comparison(rows, [classes[number] for number in shown], columns, path)
+        names = [re.sub(r"^n\d{8}[_ ]", "", classes[number]) for number in shown]  # without WordNet's numbers
+        return save_comparison(rows, names, columns, path)
 
     @property
     def _heading(self) -> str:
