@@ -28,25 +28,22 @@ from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
 from hf_lgm.evaluation.evaluator import Evaluator
 from hf_lgm.evaluation.transfer import mutual_knn_alignment
 from hf_lgm.publishing.files import read_json, write_json
-from hf_lgm.settings import ProbeProtocol, ProtocolName, ViewSettings
+from hf_lgm.settings import PRESETS, ProbeProtocol, ProtocolName, ViewSettings
 from hf_lgm.values import converted, types_of
 
 # Settings of `LGMConfig`; what is not named is at its default. Views are of each image: with more images per class a
 # step costs as many times more.
+AS_BEFORE = {
+    "layers": 0,
+    "view_sizes": [],
+    "init": "noise",
+    "init_weight": 0.0,
+    "lr_scheduler_type": "constant",
+}
 RECIPES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "lgm": {"objective": "lgm", "max_steps": 300, "views_per_step": 10, "learning_rate": 0.02},
-    "ridge": {"objective": "ridge", "max_steps": 300, "views_per_step": 10, "learning_rate": 0.02},
-    "paper": {
-        "objective": "lgm",
-        "max_steps": 5001,
-        "learning_rate": 2e-3,
-        "growth_steps": 200,
-        "bounded_crops": False,
-        "real_features": "online",
-        "balance_classes": False,
-        "cluster_classes": False,
-    },
+    **PRESETS,
+    "lgm": {**AS_BEFORE, "objective": "lgm"},
+    "ridge": {**AS_BEFORE, "objective": "ridge"},
 }
 BY_CLASS = ("centroid", "kmeans", "herding")  # one and the same with one image per class
 GIVEN = ("seed", "images_per_class", "output_dir", "save_strategy", "flip")  # not by --settings
