@@ -93,9 +93,9 @@ def _means(z: torch.Tensor, real: LabelledFeatures) -> LabelledFeatures:
     for rows in torch.arange(len(z)).split(_SUMMED):
         total.index_add_(0, group[rows], z[rows].double() * weight[rows, None])
         share.index_add_(0, group[rows], weight[rows])
-    like, label = real.weight, torch.arange(count, device=real.z.device)
-    means = (total / share[:, None]).to(like)
-    return LabelledFeatures(means, label, share.to(like), None if real.cluster is None else label)
+    label = torch.arange(count, device=real.z.device)
+    means = (total / share[:, None]).to(label.device, torch.promote_types(z.dtype, torch.float32))
+    return LabelledFeatures(means, label, share.to(real.weight), None if real.cluster is None else label)
 
 
 def _shared_clusters(

@@ -28,7 +28,7 @@ def gradients(backbones, splits, folder, **settings):
     """Of the pixels in step 0, with the loss."""
     distiller = make(backbones, splits, folder, parameterization="pixel", **settings)
     distiller._begin(None)
-    loss = distiller.training_step(0, next(distiller._real_features()))
+    loss = distiller.training_step(0, [next(real) for real in distiller._real_features()])
     return loss, distiller.images.levels[0].grad
 
 
@@ -77,11 +77,12 @@ def test_a_stream_is_encoded_through_both(backbone, other, tmp_path):
     args = LGMConfig(str(tmp_path / "out"), max_steps=2, save_strategy="no", disable_tqdm=True)
     distiller = LGMDistiller([backbone, other], args, stream)
     distiller.train()
-    assert [side.z.shape[1] for side in next(distiller._real_features())] == [24, 32]
+    real = [next(each) for each in distiller._real_features()]
+    assert [spaces[0].z.shape[1] for spaces in real] == [24, 32]
 
 
 def test_clusters_are_the_same_ones_through_both(backbone, other, splits, tmp_path):
     distiller = make([backbone, other], splits, tmp_path / "out", images_per_class=2)
-    first, second = next(distiller._real_features())
+    (first, *_), (second, *_) = [next(real) for real in distiller._real_features()]
     assert first.cluster.unique().tolist() == list(range(6))
     assert torch.equal(first.cluster, second.cluster)
