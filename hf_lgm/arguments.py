@@ -61,9 +61,9 @@ class LGMArguments:
             names: `warmup_stable_decay` means here constant for half of the run, then straight to zero; `constant`,
             `cosine`, `linear` and the like.
         views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
-        objective (`str`, *optional*, defaults to `"lgm"`): `lgm`: linear gradient matching (the paper); `ridge`:
-            natural gradients, and the loss of a closed-form ridge probe (see
-            [`~hf_lgm.distillation.objectives.ridge_and_natural_gradient`]).
+        objective (`str`, *optional*, defaults to `"ridge"`): `ridge`: natural gradients, and the loss of a closed-form
+            ridge probe (see [`~hf_lgm.distillation.objectives.ridge_and_natural_gradient`]); `lgm`: linear gradient
+            matching (the paper).
         parameterization (`str`, *optional*, defaults to `"pyramid"`): `pyramid`: levels that join coarse to fine
             (paper, section 3.2); `pixel`: plain pixels; `latent`: what the autoencoder `vae` draws of learned latents.
         vae (`str`, *optional*): Its Hub id or folder: an `AutoencoderKL` or `AutoencoderTiny` of diffusers, such as
@@ -177,7 +177,7 @@ class LGMArguments:
     real_features: RealFeatures = "cached"
     balance_classes: bool = True
     cluster_classes: bool = True
-    objective: Objective = "lgm"
+    objective: Objective = "ridge"
     label_learning_rate: float = 0.0
     probe_std: float = 0.01
     chunk_size: int | None = None
@@ -328,7 +328,10 @@ class LGMArguments:
                 "use objective='ridge' or cluster_classes=False."
             )
         if self.objective == "ridge" and self.real_features != "cached":
-            raise ValueError("objective='ridge' scores its probe on all real features: use real_features='cached'.")
+            raise ValueError(
+                "objective='ridge', the default, scores its probe on all real features: use real_features='cached', or "
+                "objective='lgm'."
+            )
 
     def _check_init(self) -> None:
         if self.begins_with_set and "/" not in self.init and not Path(self.init).expanduser().is_dir():

@@ -39,6 +39,16 @@ HIERA = {
 }  # fmt: skip
 
 
+# Models whose blocks have fewer positions further on, and those that show none of them.
+OF_STAGES = (
+    "DINOv3 ConvNeXt", "ALIGN", "GroupViT vision", "SAM 2 vision", "Swin", "Swin v2", "Donut Swin", "Hiera", "PVT",
+    "PVT v2", "CvT", "LeViT", "Segformer", "SwiftFormer", "PoolFormer", "FocalNet", "ConvNeXt", "ConvNeXt v2", "ResNet",
+    "RegNet", "BiT", "MobileNet v1", "MobileNet v2", "MobileViT", "MobileViT v2", "EfficientNet", "TextNet",
+    "timm: CLIP ResNet", "timm: ResNet",
+)  # fmt: skip
+WITHOUT_LAYERS = ("MaskFormer Swin",)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One row: how to build it, and what its features are.
@@ -70,6 +80,11 @@ class Architecture:
     def class_name(self) -> str:
         """What `AutoModel` makes of the configuration."""
         return self.model_class or tf.AutoModel._model_mapping[type(self.config())].__name__
+
+    @property
+    def layers(self) -> str:
+        """What `--layers` takes of it."""
+        return "none" if self.name in WITHOUT_LAYERS else "stages" if self.name in OF_STAGES else "depths"
 
     @property
     def needs_timm(self) -> bool:
@@ -246,13 +261,18 @@ def refusal(make: Callable[[], nn.Module], side: int) -> str:
 
 def page() -> str:
     """The page of the documentation that this table is."""
-    rows = ["| architecture | class | features | size | another side | tested |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| architecture | class | features | size | another side | layers | tested |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in ARCHITECTURES:
         tested = "where timm is installed" if row.needs_timm else "live" if row.model_class else "saved, loaded by id"
         if row.name in REAL_WEIGHTS:
             tested += "; by hand with ImageNet weights"
         size = row.feature_size if row.feature_size.isdigit() else f"`{row.feature_size}`"
-        rows.append(f"| {row.name} | `{row.class_name}` | {row.pooling} | {size} | {row.side} | {tested} |")
+        rows.append(
+            f"| {row.name} | `{row.class_name}` | {row.pooling} | {size} | {row.side} | {row.layers} | {tested} |"
+        )
     refusals = [f"- **{name}.** {refusal(make, side)}" for name, make, side, _ in REFUSED]
     return PAGE.format(count=len(ARCHITECTURES), table="\n".join(rows), refusals="\n".join(refusals))
 
@@ -270,11 +290,20 @@ Columns: *features* is the part of its output that is used unless `--feature_poo
 token), `pooler` (its own `pooler_output`), `mean` (of all tokens), `gap` (mean of the feature map), `projection` (the
 space that images and text share). *Size* is where the configuration says D, or D itself. *Another side* is what
 `--image_size` does: "any" works as it is, "positions interpolated" is asked for when the side differs, "fixed" is
-refused. *Tested*: "saved, loaded by id" goes through `AutoModel.from_pretrained`; "live" is a class that `AutoModel`
+refused. *Layers* are what `--layers` takes: the last blocks of the last "stages", or "depths" of a plain transformer,
+half of it, three quarters and all of it; of "none" the features alone are matched, and a line says so. *Tested*: "saved, loaded by id" goes through `AutoModel.from_pretrained`; "live" is a class that `AutoModel`
 does not know, passed as `FrozenBackbone(model, Preprocessing(image_size=…))`; rows of timm need
 `pip install "hf_lgm[timm]"`.
 
 {table}
+
+## Views of several sizes
+
+`--view_sizes 0.5 0.75 1` shows a backbone the views at these multiples of its own side, in whole patches. Each is tried
+with two blank images before any work. One that the backbone does not take is left out: of those whose other side is
+"fixed" their own remains; windows may need more pixels than the smallest has. A side in pixels (`--view_sizes 160 224`)
+that it does not take is refused. A side that would change the model for good is not taken either: Swin makes its
+windows smaller for an image that is smaller than these, and never larger again.
 
 ## What is refused
 

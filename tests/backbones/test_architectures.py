@@ -73,6 +73,22 @@ def test_another_side(row):
         assert z.shape == (1, declared_size(model.config, row.feature_size)) and pixels.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("row", rows)
+def test_layers(row, images):
+    plain = FrozenBackbone(row.build(), Preprocessing(SIDE))
+    backbone = plain.with_layers(3)
+    z = backbone.forward_with_layers(images)
+    assert z.shape == (3, sum(backbone.widths)) and z.isfinite().all()
+    assert torch.equal(z[:, : backbone.dim], plain(images))
+    blocks = range(1, 1 + (getattr(plain.model.config, "num_hidden_layers", None) or 0))
+    if row.layers == "none":
+        assert backbone.layers == ()
+    elif row.layers == "depths" and blocks:
+        assert backbone.layers == tuple(dict.fromkeys([len(blocks) // 2, round(0.75 * len(blocks)), len(blocks)]))
+    else:
+        assert 1 <= len(backbone.layers) <= 3
+
+
 @pytest.mark.parametrize("row", [row for row in rows if row.values[0].model_class is None])
 def test_saved_and_loaded_by_id(row, images, tmp_path):
     model = row.build()
