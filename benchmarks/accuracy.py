@@ -20,6 +20,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="hf_lgm-benchmark-")
 os.environ["HF_ASSETS_CACHE"] = _CACHE.name  # read once, when huggingface_hub is imported
 
 import torch  # noqa: E402
+from earlier import FEATURES_ALONE  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from reference import Reference  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
@@ -130,7 +131,7 @@ def main() -> None:
     types = (ModelArguments, DataArguments, LGMArguments, AccuracyArguments)
     model_args, data_args, given, own = parse_arguments(types, __doc__, sys.argv[1:])
     prepare_torch()
-    args = LGMConfig(**vars(given))
+    args = LGMConfig(**{**vars(given), **FEATURES_ALONE})
     backbones = load_backbones(model_args, [*model_args.model[:1], *own.eval_models])
     train, eval_images = load_data(data_args, data_args.choose(model_args.model), backbones, args)
     labels = torch.arange(train.num_classes).repeat_interleave(args.images_per_class).tolist()

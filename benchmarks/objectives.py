@@ -21,6 +21,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from earlier import FEATURES_ALONE
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller, select_baseline
 from hf_lgm.arguments import LGMArguments
@@ -103,7 +104,7 @@ def run(
     if row.baseline:
         per_class = row.settings["images_per_class"]
         return select_baseline(row.baseline, backbones[0], train, per_class, seed=seed), time.perf_counter() - started
-    settings = {"max_steps": STEPS, "views_per_step": VIEWS, **row.settings}
+    settings = {**FEATURES_ALONE, "max_steps": STEPS, "views_per_step": VIEWS, **row.settings}
     settings["max_steps"] = min(settings["max_steps"], args.max_steps)  # a limit here
     own = dataclasses.replace(args, output_dir=str(folder), seed=seed, save_strategy="no", **settings)
     distiller = LGMDistiller(backbones[: row.backbones], own, train)

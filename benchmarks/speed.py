@@ -23,6 +23,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from earlier import FEATURES_ALONE
 from PIL import Image
 from reference import Reference
 from torch.utils.flop_counter import FlopCounterMode
@@ -157,6 +158,7 @@ def measure_ours(
             views_per_step=views,
             max_steps=steps + 2,
             growth_share=0.0,
+            **FEATURES_ALONE,
             chunk_size=chunk,
             bf16=backbone.dtype == torch.bfloat16,
             save_strategy="no",

@@ -18,6 +18,7 @@ from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
+from earlier import FEATURES_ALONE
 from transfer_tables import Report, file_of
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller
@@ -33,17 +34,10 @@ from hf_lgm.values import converted, types_of
 
 # Settings of `LGMConfig`; what is not named is at its default. Views are of each image: with more images per class a
 # step costs as many times more.
-AS_BEFORE = {
-    "layers": 0,
-    "view_sizes": [],
-    "init": "noise",
-    "init_weight": 0.0,
-    "lr_scheduler_type": "constant",
-}
 RECIPES: dict[str, dict[str, Any]] = {
     **PRESETS,
-    "lgm": {**AS_BEFORE, "objective": "lgm"},
-    "ridge": {**AS_BEFORE, "objective": "ridge"},
+    "lgm": FEATURES_ALONE,
+    "ridge": {**FEATURES_ALONE, "objective": "ridge"},
 }
 BY_CLASS = ("centroid", "kmeans", "herding")  # one and the same with one image per class
 GIVEN = ("seed", "images_per_class", "output_dir", "save_strategy", "flip")  # not by --settings

@@ -21,7 +21,9 @@ def test_clusters_are_numbered_by_class_and_are_those_of_the_data():
 
 
 def distil(backbone, splits, folder, **settings):
-    args = LGMConfig(str(folder), images_per_class=2, max_steps=60, views_per_step=2, disable_tqdm=True, **settings)
+    args = LGMConfig(
+        str(folder), images_per_class=2, max_steps=60, views_per_step=2, init="noise", disable_tqdm=True, **settings
+    )
     distiller = LGMDistiller(backbone, args, splits["train"], splits["test"])
     distiller.train()
     return distiller

@@ -328,11 +328,24 @@ def test_a_distillation_of_a_stream_goes_on(tmp_path, splits, backbone):
     assert torch.equal(resumed.distilled_set().pixels(), whole.distilled_set().pixels())
 
 
-@pytest.mark.parametrize(("name", "value"), [("init", "centroid"), ("init", "random"), ("real_features", "online")])
-def test_what_needs_the_images_again_is_refused_before_the_pass(tmp_path, splits, backbone, calls, name, value):
-    with pytest.raises(ValueError, match=f"{name}='{value}' needs the real images again, and a stream is read once"):
-        LGMDistiller(backbone, settings(tmp_path, **{name: value}), splits["train"].to_iterable_dataset())
+def test_what_needs_the_images_again_is_refused_before_the_pass(tmp_path, splits, backbone, calls):
+    args = settings(tmp_path, real_features="online", objective="lgm")
+    with pytest.raises(ValueError, match="real_features='online' needs the real images again, and a stream is read"):
+        LGMDistiller(backbone, args, splits["train"].to_iterable_dataset())
     assert not calls
+
+
+@pytest.mark.parametrize("init", ["centroid", "random"])
+def test_images_begin_as_some_of_the_few_that_are_kept(tmp_path, splits, backbone, init):
+    args = settings(tmp_path, init=init, images_per_class=2, max_steps=1)
+    distiller = LGMDistiller(backbone, args, splits["train"].to_iterable_dataset())
+    distiller.train()
+    kept = distiller.train_images.with_images()
+    assert torch.bincount(kept.labels).tolist() == [5, 5, 5]
+    pixels = kept.centre_crops(SIDE, resize_ratio=1.0) / 255
+    for number, start in enumerate(distiller.start_pixels):
+        of_class = pixels[kept.labels == number // 2]
+        assert any(torch.equal(start, image) for image in of_class)
 
 
 def test_probes_are_scored_on_a_stream(splits, backbone):
