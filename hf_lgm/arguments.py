@@ -329,8 +329,8 @@ class LGMArguments:
             )
         if self.objective == "ridge" and self.real_features != "cached":
             raise ValueError(
-                "objective='ridge', the default, scores its probe on all real features: use real_features='cached', or "
-                "objective='lgm'."
+                "objective='ridge', the default, scores its probe on all real features: use real_features='cached' "
+                "or objective='lgm'."
             )
 
     def _check_init(self) -> None:
