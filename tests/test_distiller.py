@@ -227,6 +227,19 @@ def test_a_checkpoint_from_before_there_was_a_setting_goes_on_at_its_default(mak
         make(max_steps=4, bounded_crops=False).train(resume_from_checkpoint="auto")
 
 
+def test_a_checkpoint_from_before_layers_goes_on_without_them(make, tmp_path):
+    before = {"layers": 0, "view_sizes": [], "init_weight": 0.0, "lr_scheduler_type": "constant", "channels": 3}
+    make(max_steps=4, **before).train()
+    run = tmp_path / "out" / "checkpoint-4" / "run.json"
+    saved = json.loads(run.read_text())
+    for name in before:
+        del saved["identity"][name]
+    run.write_text(json.dumps(saved))
+    make(max_steps=4, **before).train(resume_from_checkpoint="auto")
+    with pytest.raises(ValueError, match="init_weight=0.0 there, 0.5 now; layers=0 there, 3 now"):
+        make(max_steps=4).train(resume_from_checkpoint="auto")
+
+
 def test_what_does_not_decide_the_result_may_change(make):
     make(max_steps=4).train()
     make(max_steps=4, logging_steps=1, chunk_size=1).train(resume_from_checkpoint="auto")

@@ -20,7 +20,7 @@ _PREFIX = "checkpoint-"
 _FILES = _TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
 
 # What settings were before there was a choice, where that is not their default.
-_ONCE = {"channels": 3}
+_ONCE = {"channels": 3, "layers": 0, "view_sizes": [], "init_weight": 0.0, "lr_scheduler_type": "constant"}
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ CLASSES = {
     "stanford-dogs": 120, "cub-200": 200, "artbench": 10, "waterbirds": 2, "spawrious": 4,
     **{f"imagenet-{name}": 10 for name in ("birds", "fruits", "cats", "imagenette", "imagewoof", *"abcde")},
 }  # fmt: skip
-PROTOCOLS = {"demo", "paper"}  # of no dataset, or of one that needs no network
+PROTOCOLS = {"demo", "features-alone", "paper"}  # of no dataset, or of one that needs no network
 
 
 def parse(*flags):
