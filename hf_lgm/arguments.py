@@ -53,7 +53,10 @@ class LGMArguments:
 
     Args:
         output_dir (`str`, *optional*, defaults to `"outputs/lgm"`): Where everything is written.
-        images_per_class (`int`, *optional*, defaults to 1): Synthetic images of each class.
+        images_per_class (`int`, *optional*, defaults to 1): Images of each class.
+        real_images_per_class (`int`, *optional*, defaults to 0): How many of these are real images that stay as they
+            are: herding ones, whose mean is near the class mean. The others are learned to complete them, without
+            clusters.
         max_steps (`int`, *optional*, defaults to 300): Optimisation steps.
         learning_rate (`float`, *optional*, defaults to 0.02): Adam's, on the image parameters, constant.
         views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
@@ -68,7 +71,8 @@ class LGMArguments:
         growth_steps (`int`, *optional*): Steps between two levels in place of that, the first after one step more, as
             in the paper's code: there 200.
         init (`str`, *optional*, defaults to `"noise"`): What the images start from: `noise`, the real image nearest to
-            its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub id.
+            its class mean (`centroid`; beside real images that stay, the next of herding), a `random` real image of
+            the class, or an earlier set: its folder or Hub id.
         flip (`bool`, *optional*, defaults to `True`): Mirror half of the views; wrong for digits and text.
         crop_scale (`list[float]`, *optional*, defaults to `[0.08, 1.0]`): Smallest and largest area of a view, two
             shares of the image; `1 1` keeps all of it.
@@ -138,6 +142,7 @@ class LGMArguments:
 
     output_dir: str = "outputs/lgm"
     images_per_class: int = 1
+    real_images_per_class: int = 0
     max_steps: int = 300
     learning_rate: float = 2e-2
     parameterization: Parameterization = "pyramid"
@@ -217,7 +222,13 @@ class LGMArguments:
     @property
     def has_clusters(self) -> bool:
         """Whether several images of a class are told apart, each by a cluster of its real images."""
-        return self.cluster_classes and self.images_per_class > 1 and self.real_features == "cached"
+        can_have = self.images_per_class > 1 and self.real_images_per_class == 0 and self.real_features == "cached"
+        return self.cluster_classes and can_have
+
+    @property
+    def learned_per_class(self) -> int:
+        """How many images of each class are learned."""
+        return self.images_per_class - self.real_images_per_class
 
     @property
     def begins_with_set(self) -> bool:
@@ -247,7 +258,7 @@ class LGMArguments:
         Raises:
             ValueError: If there is one.
         """
-        for name, wanted in (("init", "noise"), ("real_features", "cached")):
+        for name, wanted in (("init", "noise"), ("real_features", "cached"), ("real_images_per_class", 0)):
             if getattr(self, name) != wanted and not (name == "init" and self.begins_with_set):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} needs the real images again, and a stream is read once: use "
@@ -275,6 +286,11 @@ class LGMArguments:
             raise ValueError("push_to_hub needs to know where to: set hub_dataset_id to 'user/name'.")
         if self.hub_dataset_id is not None:
             check_repo_id(self.hub_dataset_id)
+        if not 0 <= self.real_images_per_class < self.images_per_class:
+            raise ValueError(
+                f"real_images_per_class={self.real_images_per_class} must be at least 0 and below images_per_class="
+                f"{self.images_per_class}: the others of a class are learned."
+            )
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
         _ = self.views  # refuses crops

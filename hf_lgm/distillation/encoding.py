@@ -20,7 +20,12 @@ EncodeChunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def encode_views(
-    backbone: FrozenBackbone, args: LGMConfig, step: int, pixels: torch.Tensor, image_ids: torch.Tensor
+    backbone: FrozenBackbone,
+    args: LGMConfig,
+    step: int,
+    pixels: torch.Tensor,
+    image_ids: torch.Tensor,
+    purpose: str = "views",
 ) -> torch.Tensor:
     """Features of shape (m, views_per_step, D) of random views of m images.
 
@@ -30,11 +35,12 @@ def encode_views(
         step (`int`): Decides the views.
         pixels (`torch.Tensor`): Shape (m, 3, side, side).
         image_ids (`torch.Tensor`): Shape (m,), the images' numbers in the whole set.
+        purpose (`str`, *optional*, defaults to `"views"`): See [`~hf_lgm.data.augmentation.random_views`].
     """
     ids, views = image_ids.tolist(), args.views_per_step
     if len(pixels) == 0:
         return pixels.new_zeros(0, views, backbone.dim)
-    crops = random_views(pixels, ids, views, backbone.image_size, args.views, args.seed, step)
+    crops = random_views(pixels, ids, views, backbone.image_size, args.views, args.seed, step, purpose)
     return backbone(crops).unflatten(0, (len(pixels), views))
 
 

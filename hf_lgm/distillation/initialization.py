@@ -14,10 +14,10 @@ from ..config import LGMConfig
 from ..data.labelled_images import LabelledImages
 from ..distributed import owned_range
 from ..features.coresets import centroid_rows, random_rows
-from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
+from .real_images import StayingImages
 from .synthetic import SyntheticImages
 
 
@@ -46,7 +46,7 @@ class Start:
         Raises:
             ValueError: If either is not what is needed.
         """
-        earlier = earlier_set(args.init, images.class_names, args.images_per_class) if args.begins_with_set else None
+        earlier = earlier_set(args.init, images.class_names, args.learned_per_class) if args.begins_with_set else None
         autoencoder = None
         if args.vae:
             from .latents import load_autoencoder  # here, since it loads diffusers
@@ -56,7 +56,7 @@ class Start:
 
     def new(self, accelerator: Accelerator) -> Learned:
         """What one process learns: its images as noise, sorted by class, one-hot labels, and a new optimizer."""
-        labels = torch.arange(self.images.num_classes).repeat_interleave(self.args.images_per_class)
+        labels = torch.arange(self.images.num_classes).repeat_interleave(self.args.learned_per_class)
         owned = owned_range(len(labels), accelerator.process_index, accelerator.num_processes)
         size, seed = max(backbone.preprocessing.synthetic_size for backbone in self.backbones), self.args.seed
         if self.autoencoder is not None:
@@ -69,21 +69,26 @@ class Start:
         soft_labels = SoftLabels(labels[owned.start : owned.stop], self.images.num_classes, are_learned)
         return Learned(images.to(mean), soft_labels.to(mean.device), self.args, owned, len(labels), accelerator)
 
-    def apply(self, learned: Learned, extractor: FeatureExtractor) -> None:
-        """Let images and labels begin as real ones or an earlier set's, where that is asked for; Adam starts anew."""
+    def apply(self, learned: Learned, staying: StayingImages) -> None:
+        """Let images and labels begin as real ones or an earlier set's, where that is asked for; Adam starts anew.
+
+        Args:
+            learned ([`Learned`]): What begins.
+            staying ([`StayingImages`]): The real images of the set, which no learned one begins as.
+        """
         if self.earlier:
             learned.images.start_from(self.earlier.pixels()[learned.rows])
             if learned.soft_labels.are_learned:
                 learned.soft_labels.start_from(self.earlier.targets_as(self.images.class_names)[learned.rows])
         elif self.args.init != "noise":
-            learned.images.start_from(self._real_pixels(learned.rows, extractor))
+            learned.images.start_from(self._real_pixels(learned.rows, staying))
         learned.restart_optimizer()
 
     @property
     def beginning(self) -> str:
         """What the images began as: `noise`, `real`, or `unknown` where an earlier set does not say."""
         if self.earlier:
-            return beginning_of(self.earlier.config, self.earlier.is_real)
+            return beginning_of(self.earlier.config, self.earlier.has_real_images)
         return "noise" if self.args.init == "noise" else "real"
 
     def identity(self) -> dict[str, Any]:
@@ -99,19 +104,22 @@ class Start:
             data["autoencoder"] = model_fingerprint(self.autoencoder, own_config(self.autoencoder))
         return {**self.args.own_settings(), "backbone": backbones, **data}
 
-    def _real_pixels(self, own: slice, extractor: FeatureExtractor) -> torch.Tensor:
+    def _real_pixels(self, own: slice, staying: StayingImages) -> torch.Tensor:
         """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
-        images, first, per_class = self.images, self.backbones[0], self.args.images_per_class
+        images, first, per_class = self.images, self.backbones[0], self.args.learned_per_class
         if self.args.init == "random":
-            rows = random_rows(images.labels, images.num_classes, per_class, self.args.seed)
+            others = staying.other_rows()
+            rows = others[random_rows(images.labels[others], images.num_classes, per_class, self.args.seed)]
+        elif staying.total:
+            rows = staying.next_rows()
         else:
-            z = extractor.extract(first, images)
+            z = staying.extractor.extract(first, images)
             rows = centroid_rows(z, images.labels, images.num_classes, per_class)
         return images.select(rows[own]).centre_crops(first.preprocessing.synthetic_size, resize_ratio=1.0) / 255
 
 
 def earlier_set(name: str, class_names: list[str], images_per_class: int) -> DistilledSet:
-    """The first images of each class of an earlier set, by class.
+    """The first images of each class of an earlier set, by class; learned ones before real ones.
 
     Args:
         name (`str`): Its folder or Hub id.
@@ -122,17 +130,19 @@ def earlier_set(name: str, class_names: list[str], images_per_class: int) -> Dis
         ValueError: If it has other classes, fewer images, or none.
     """
     earlier = DistilledSet.from_pretrained(name)
+    y = earlier.labels_as(class_names, f"init: '{name}' has")
+    fewest = int(torch.bincount(y, minlength=len(class_names)).min())
+    if fewest < images_per_class:
+        raise ValueError(
+            f"init: '{name}' has {fewest} image(s) of a class, and {images_per_class} of each are to be distilled: "
+            "give fewer as images_per_class, or another set."
+        )
+    order = earlier.real_rows.int().argsort(stable=True)  # what was learned before is what is learned now
+    rows = torch.cat([order[y[order] == label][:images_per_class] for label in range(len(class_names))])
+    earlier = replace(earlier, dataset=earlier.dataset.select(rows.tolist()))
     if not earlier.has_images:
         raise ValueError(
             f"init: '{name}' has rows of real images and not the images themselves: give init='centroid' or 'random', "
             "or a set with images."
         )
-    y = earlier.labels_as(class_names, f"init: '{name}' has")
-    fewest = int(torch.bincount(y, minlength=len(class_names)).min())
-    if fewest < images_per_class:
-        raise ValueError(
-            f"init: '{name}' has {fewest} image(s) of a class, and images_per_class={images_per_class} are to be "
-            "distilled: give fewer, or another set."
-        )
-    rows = torch.cat([(y == label).nonzero()[:images_per_class, 0] for label in range(len(class_names))])
-    return replace(earlier, dataset=earlier.dataset.select(rows.tolist()))
+    return earlier
