@@ -54,7 +54,10 @@ class LGMArguments:
 
     Args:
         output_dir (`str`, *optional*, defaults to `"outputs/lgm"`): Where everything is written.
-        images_per_class (`int`, *optional*, defaults to 1): Synthetic images of each class.
+        images_per_class (`int`, *optional*, defaults to 1): Images of each class.
+        real_images_per_class (`int`, *optional*, defaults to 0): How many of these are real images that stay as they
+            are: herding ones, whose mean is near the class mean. The others are learned to complete them, without
+            clusters.
         max_steps (`int`, *optional*, defaults to 300): Optimisation steps.
         learning_rate (`float`, *optional*, defaults to 0.02): Adam's, on the image parameters.
         lr_scheduler_type (`str`, *optional*, defaults to `"warmup_stable_decay"`): How it falls, by Transformers'
@@ -75,8 +78,8 @@ class LGMArguments:
             in the paper's code: there 200.
         init (`str`, *optional*, defaults to `"centroid"`): What the images start from: `noise`, the real image nearest
             to its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub
-            id. Where images stand for clusters, `centroid` is the one nearest to the mean of the cluster; of a stream,
-            it is among the few images that are kept.
+            id. Where images stand for clusters, `centroid` is the one nearest to the mean of the cluster; beside real
+            images that stay, the next of herding; of a stream, one of the few images that are kept.
         init_weight (`float`, *optional*, defaults to 0.5): At every fifth of the run images go back towards what they
             began as: so much of it and the rest of what they are. At zero they never do. Needs another start than
             noise, for which it means nothing.
@@ -155,6 +158,7 @@ class LGMArguments:
 
     output_dir: str = "outputs/lgm"
     images_per_class: int = 1
+    real_images_per_class: int = 0
     max_steps: int = 300
     learning_rate: float = 2e-2
     lr_scheduler_type: str = "warmup_stable_decay"
@@ -245,7 +249,13 @@ class LGMArguments:
     @property
     def has_clusters(self) -> bool:
         """Whether several images of a class are told apart, each by a cluster of its real images."""
-        return self.cluster_classes and self.images_per_class > 1 and self.real_features == "cached"
+        can_have = self.images_per_class > 1 and self.real_images_per_class == 0 and self.real_features == "cached"
+        return self.cluster_classes and can_have
+
+    @property
+    def learned_per_class(self) -> int:
+        """How many images of each class are learned."""
+        return self.images_per_class - self.real_images_per_class
 
     @property
     def begins_with_set(self) -> bool:
@@ -275,11 +285,12 @@ class LGMArguments:
         Raises:
             ValueError: If there is one.
         """
-        if self.real_features != "cached":
-            raise ValueError(
-                f"real_features={self.real_features!r} needs the real images again, and a stream is read once: use "
-                "real_features='cached', or do not stream the dataset."
-            )
+        for name, wanted in (("real_features", "cached"), ("real_images_per_class", 0)):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} needs the real images again, and a stream is read once: use "
+                    f"{name}={wanted!r}, or do not stream the dataset."
+                )
 
     def _check_values(self) -> None:
         check_at_least(
@@ -303,6 +314,11 @@ class LGMArguments:
             raise ValueError("push_to_hub needs to know where to: set hub_dataset_id to 'user/name'.")
         if self.hub_dataset_id is not None:
             check_repo_id(self.hub_dataset_id)
+        if not 0 <= self.real_images_per_class < self.images_per_class:
+            raise ValueError(
+                f"real_images_per_class={self.real_images_per_class} must be at least 0 and below images_per_class="
+                f"{self.images_per_class}: the others of a class are learned."
+            )
         if not 0 <= self.growth_share <= 1:
             raise ValueError(f"growth_share is a share of the run between 0 and 1, found {self.growth_share}.")
         if not 0 <= self.init_weight <= 1:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # Settings that decide the result: a run goes on with the same ones only, and the card shows those that were changed.
 DECIDING = (
     "images_per_class",
+    "real_images_per_class",
     "parameterization",
     "vae",
     "channels",

@@ -32,6 +32,7 @@ from .distillation.initialization import Start
 from .distillation.objectives import LabelledFeatures, gradient_over_spaces, uniform_weights
 from .distillation.output_folder import check_is_ours, check_room, remove_earlier_run
 from .distillation.real_features import drawn_backbones, real_features
+from .distillation.real_images import StayingImages
 from .distillation.synthetic import SyntheticImages
 from .distillation.view_sizes import ViewSizes
 from .distributed import check_processes, gather_rows, to_device
@@ -114,6 +115,7 @@ class LGMDistiller:
         if eval_dataset is not None:
             self.eval_images = LabelledImages.wrap(eval_dataset, encoder).aligned(self.train_images.class_names)
         self.start = Start.load(self.args, self.train_images, self.backbones)
+        self.staying = StayingImages(self.args, self.train_images, self.backbones, self.extractor)
         self.provenance = provenance or {}
         self.seconds, self.results, self.chunk_size = 0.0, list[dict[str, Any]](), self.args.chunk_size
         self.learned = self.start.new(self.accelerator)
@@ -225,9 +227,13 @@ class LGMDistiller:
         drawn, side = len(self._drawn(step)), self.view_sizes[number].at(step, learned.is_coarse)
         W = [to_device(probe, self.accelerator.device) for probe in self._draw_probes(backbone, step)]  # (C, D) each
         encode = functools.partial(encode_views, backbone, self.args, step, side)
+        staying = self.staying.features(backbone, step, side, self.chunk_size) if self.staying.total else None
         encoding = ChunkedEncoding(encode, pixels, torch.tensor(learned.owned), self.chunk_size)
         z = gather_rows(self.accelerator, encoding.z, learned.total).flatten(0, 1)  # (n * K, D)
         y = learned.all_labels().repeat_interleave(views, dim=0)  # (n * K, C)
+        if staying is not None:  # they count as they are: only the learned ones get a gradient
+            y_staying = self.staying.labels.repeat_interleave(views, dim=0)
+            z, y = torch.cat([z, staying]), torch.cat([y, y_staying])  # (C * k * K, …)
         cluster = torch.arange(len(y), device=y.device) // views if self.args.has_clusters else None
         synthetic = LabelledFeatures(z, y, uniform_weights(y), cluster)
         loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.args.objective)
@@ -275,10 +281,12 @@ class LGMDistiller:
     @torch.no_grad()
     def distilled_set(self) -> DistilledSet:
         """The images as they are now, rounded to 8 bits, with how they were made. Every process must ask for it."""
-        pixels, names = self.learned.all_pixels(), self.train_images.class_names
+        pixels, names = self.staying.all_pixels(self.learned.all_pixels()), self.train_images.class_names
         soft = self.learned.all_labels() if self.learned.soft_labels.are_learned else None
+        soft = None if soft is None else self.staying.all_labels(soft)
         labels = [label for label in range(len(names)) for _ in range(self.args.images_per_class)]
-        distilled = DistilledSet.from_pixels(pixels, labels, names, self._described(), soft_labels=soft)
+        rows = self.staying.source_index()
+        distilled = DistilledSet.from_pixels(pixels, labels, names, self._described(), rows, soft)
         return distilled.with_results(self.results)
 
     def save_model(self, output_dir: str | Path | None = None, results: list[dict[str, Any]] | None = None) -> Path:
@@ -331,8 +339,8 @@ class LGMDistiller:
         """
         if self.accelerator.is_main_process:
             config, names = self._described(), self.train_images.class_names
-            features = features_of(names, has_soft_labels=self.learned.soft_labels.are_learned)
-            card = planned_card(config, features, self.learned.total, repo_id)
+            features = features_of(names, self.staying.total > 0, self.learned.soft_labels.are_learned)
+            card = planned_card(config, features, self.learned.total + self.staying.total, repo_id)
             set_repository(repo_id, config, **self._hub_arguments()).open(card)
 
     def _described(self) -> dict[str, Any]:
@@ -355,7 +363,7 @@ class LGMDistiller:
         self.learned = self.start.new(self.accelerator)
         self.callback_handler.model = self.images
         if args.init_weight or not folder:
-            self.start_pixels = self.start.pixels(self.learned.rows, self.extractor)
+            self.start_pixels = self.start.pixels(self.learned.rows, self.staying)
         if folder:
             checkpoint = Checkpoint.load(folder)
             checkpoint.check_identity(self.start.identity())

@@ -47,6 +47,7 @@ def main(argv):
     parser.add_argument("--sigterm_at", type=int)
     parser.add_argument("--streaming", action="store_true")
     parser.add_argument("--images_per_class", type=int, default=1)
+    parser.add_argument("--real_images_per_class", type=int, default=0)
     parser.add_argument("--objective", default="lgm")
     parser.add_argument("--label_learning_rate", type=float, default=0.0)
     parser.add_argument("--vae")
@@ -56,6 +57,7 @@ def main(argv):
         flags.output_dir,
         init=flags.init,
         images_per_class=flags.images_per_class,
+        real_images_per_class=flags.real_images_per_class,
         objective=flags.objective,
         label_learning_rate=flags.label_learning_rate,
         parameterization="latent" if flags.vae else "pyramid",

@@ -84,6 +84,8 @@ def test_the_loss_falls_and_the_images_train_a_probe(make):
     [
         {},
         {"images_per_class": 2},
+        {"images_per_class": 3, "real_images_per_class": 1, "init": "centroid"},
+        {"images_per_class": 2, "real_images_per_class": 1, "real_features": "online"},
         {"parameterization": "pixel"},
         {"init": "centroid"},
         {"init": "random", "parameterization": "pixel"},
@@ -396,6 +398,7 @@ def test_processes_and_chunks_agree(alone, tmp_path, processes, flags):
     [
         pytest.param(["--objective", "ridge"], marks=pytest.mark.slow),
         ["--images_per_class", "2"],  # clusters
+        ["--images_per_class", "3", "--real_images_per_class", "1", "--init", "centroid"],  # next ones of herding
         ["--objective", "ridge", "--images_per_class", "2", "--label_learning_rate", "0.1"],
         pytest.param(["--label_learning_rate", "0.1"], marks=pytest.mark.slow),
         ["--vae", "vae"],

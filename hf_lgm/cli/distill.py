@@ -186,7 +186,8 @@ def _ready(
     if args.push_to_hub and args.hub_dataset_id:
         distillers["distilled"].open_repository(args.hub_dataset_id)
     extractor = distillers["distilled"].extractor
-    matched = scored if args.real_features == "online" else through  # online, they are seen as views only
+    # Online, real images are seen as views only, but for those that stay, which are chosen by their features.
+    matched = scored if args.real_features == "online" and not args.real_images_per_class else through
     for distilled_through, scored_by in zip(matched, scored, strict=True):  # what can't be read is found here
         extractor.extract(distilled_through, train_images, with_layers=args.real_features == "cached")
         extractor.extract(scored_by, eval_images)

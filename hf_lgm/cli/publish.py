@@ -35,7 +35,7 @@ class PublishArguments:
         license_name (`str`, *optional*): Its name, where --license is other.
         license_link (`str`, *optional*): Its address, where --license is other.
         include_source_images (`bool`, *optional*, defaults to `False`): Publish real images too: those of a baseline,
-            and comparison.png.
+            those that stay beside learned ones, and comparison.png.
         probe (`bool`, *optional*, defaults to `False`): Train the probe, and publish it as an image classifier of
             Transformers.
         model (`str`, *optional*): Backbone of the probe, where it was a folder; the set's own where not given.
@@ -92,7 +92,8 @@ def main() -> None:
         where["include_source_images"] = args.include_source_images
         where["comparison"] = comparison if comparison.is_file() else None
     if args.output_dir:
-        print(f"Look at:   {to_publish.save_pretrained(args.output_dir, repo_id=args.repo_id)}/README.md")
+        shown = to_publish if isinstance(to_publish, ProbeModel) else distilled.to_publish(args.include_source_images)
+        print(f"Look at:   {shown.save_pretrained(args.output_dir, repo_id=args.repo_id)}/README.md")
     if args.repo_id:
         print(f"Published: {to_publish.push_to_hub(args.repo_id, **where)}")
     name = args.repo_id or args.output_dir

@@ -27,6 +27,7 @@ def encode_views(
     side: int,
     pixels: torch.Tensor,
     image_ids: torch.Tensor,
+    purpose: str = "views",
 ) -> torch.Tensor:
     """Features of shape (m, views_per_step, D) of random views of m images, with the backbone's layers beside them.
 
@@ -37,11 +38,12 @@ def encode_views(
         side (`int`): Of the views, in pixels.
         pixels (`torch.Tensor`): Shape (m, 3, side, side).
         image_ids (`torch.Tensor`): Shape (m,), the images' numbers in the whole set.
+        purpose (`str`, *optional*, defaults to `"views"`): See [`~hf_lgm.data.augmentation.random_views`].
     """
     ids, views = image_ids.tolist(), args.views_per_step
     if len(pixels) == 0:
         return pixels.new_zeros(0, views, sum(backbone.widths))
-    crops = random_views(pixels, ids, views, side, args.views, args.seed, step)
+    crops = random_views(pixels, ids, views, side, args.views, args.seed, step, purpose)
     return backbone.forward_with_layers(crops).unflatten(0, (len(pixels), views))
 
 

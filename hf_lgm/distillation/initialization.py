@@ -21,6 +21,7 @@ from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
+from .real_images import StayingImages
 from .synthetic import SyntheticImages
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Start:
         Raises:
             ValueError: If either is not what is needed.
         """
-        earlier = earlier_set(args.init, images.class_names, args.images_per_class) if args.begins_with_set else None
+        earlier = earlier_set(args.init, images.class_names, args.learned_per_class) if args.begins_with_set else None
         autoencoder = None
         if args.vae:
             from .latents import load_autoencoder  # here, since it loads diffusers
@@ -66,7 +67,7 @@ class Start:
 
     def new(self, accelerator: Accelerator) -> Learned:
         """What one process learns: its images as noise, sorted by class, one-hot labels, and a new optimizer."""
-        labels = torch.arange(self.images.num_classes).repeat_interleave(self.args.images_per_class)
+        labels = torch.arange(self.images.num_classes).repeat_interleave(self.args.learned_per_class)
         owned = owned_range(len(labels), accelerator.process_index, accelerator.num_processes)
         size, seed = max(backbone.preprocessing.synthetic_size for backbone in self.backbones), self.args.seed
         if self.autoencoder is not None:
@@ -88,11 +89,16 @@ class Start:
             learned.soft_labels.start_from(self.earlier.targets_as(self.images.class_names)[learned.rows])
         learned.restart_optimizer()
 
-    def pixels(self, rows: slice, extractor: FeatureExtractor) -> torch.Tensor | None:
-        """What some of the images begin as, of shape (m, 3, side, side) with values in [0, 1]; `None` for noise."""
+    def pixels(self, rows: slice, staying: StayingImages) -> torch.Tensor | None:
+        """What some of the images begin as, of shape (m, 3, side, side) with values in [0, 1]; `None` for noise.
+
+        Args:
+            rows (`slice`): Which of the learned images.
+            staying ([`StayingImages`]): The real images of the set, which no learned one begins as.
+        """
         if self.earlier:
             return self.earlier.pixels()[rows]
-        return None if self.args.init == "noise" else self._real_pixels(rows, extractor)
+        return None if self.args.init == "noise" else self._real_pixels(rows, staying)
 
     def returns_at(self, step: int) -> bool:
         """Whether the images go back towards what they began as, before this step: at every fifth of the run."""
@@ -102,7 +108,7 @@ class Start:
     def beginning(self) -> str:
         """What the images began as: `noise`, `real`, or `unknown` where an earlier set does not say."""
         if self.earlier:
-            return beginning_of(self.earlier.config, self.earlier.is_real)
+            return beginning_of(self.earlier.config, self.earlier.has_real_images)
         return "noise" if self.args.init == "noise" else "real"
 
     def settings(self) -> dict[str, Any]:
@@ -122,15 +128,18 @@ class Start:
             data["autoencoder"] = model_fingerprint(self.autoencoder, own_config(self.autoencoder))
         return {**self.settings(), "backbone": backbones, **data}
 
-    def _real_pixels(self, own: slice, extractor: FeatureExtractor) -> torch.Tensor:
+    def _real_pixels(self, own: slice, staying: StayingImages) -> torch.Tensor:
         """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
-        images, first, per_class = self.images.with_images(), self.backbones[0], self.args.images_per_class
+        images, first, per_class = self.images.with_images(), self.backbones[0], self.args.learned_per_class
         if self.images.is_streamed:
             images.check_classes(per_class)  # few are kept
         if self.args.init == "random":
-            rows = random_rows(images.labels, images.num_classes, per_class, self.args.seed)
+            others = staying.other_rows()
+            rows = others[random_rows(images.labels[others], images.num_classes, per_class, self.args.seed)]
+        elif staying.total:
+            rows = staying.next_rows()
         else:
-            rows = self._central_rows(images, extractor)
+            rows = self._central_rows(images, staying.extractor)
         return images.select(rows[own]).centre_crops(first.preprocessing.synthetic_size, resize_ratio=1.0) / 255
 
     def _central_rows(self, images: LabelledImages, extractor: FeatureExtractor) -> torch.Tensor:
@@ -164,7 +173,7 @@ def resolved_channels(args: LGMConfig, images: LabelledImages) -> int:
 
 
 def earlier_set(name: str, class_names: list[str], images_per_class: int) -> DistilledSet:
-    """The first images of each class of an earlier set, by class.
+    """The first images of each class of an earlier set, by class; learned ones before real ones.
 
     Args:
         name (`str`): Its folder or Hub id.
@@ -175,17 +184,19 @@ def earlier_set(name: str, class_names: list[str], images_per_class: int) -> Dis
         ValueError: If it has other classes, fewer images, or none.
     """
     earlier = DistilledSet.from_pretrained(name)
+    y = earlier.labels_as(class_names, f"init: '{name}' has")
+    fewest = int(torch.bincount(y, minlength=len(class_names)).min())
+    if fewest < images_per_class:
+        raise ValueError(
+            f"init: '{name}' has {fewest} image(s) of a class, and {images_per_class} of each are to be distilled: "
+            "give fewer as images_per_class, or another set."
+        )
+    order = earlier.real_rows.int().argsort(stable=True)  # what was learned before is what is learned now
+    rows = torch.cat([order[y[order] == label][:images_per_class] for label in range(len(class_names))])
+    earlier = replace(earlier, dataset=earlier.dataset.select(rows.tolist()))
     if not earlier.has_images:
         raise ValueError(
             f"init: '{name}' has rows of real images and not the images themselves: give init='centroid' or 'random', "
             "or a set with images."
         )
-    y = earlier.labels_as(class_names, f"init: '{name}' has")
-    fewest = int(torch.bincount(y, minlength=len(class_names)).min())
-    if fewest < images_per_class:
-        raise ValueError(
-            f"init: '{name}' has {fewest} image(s) of a class, and images_per_class={images_per_class} are to be "
-            "distilled: give fewer, or another set."
-        )
-    rows = torch.cat([(y == label).nonzero()[:images_per_class, 0] for label in range(len(class_names))])
-    return replace(earlier, dataset=earlier.dataset.select(rows.tolist()))
+    return earlier

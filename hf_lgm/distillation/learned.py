@@ -94,8 +94,9 @@ class Learned:
         return labels.requires_grad_(self.soft_labels.are_learned)
 
     def own_views(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Of what belongs to all views (n * K, …), that of the m images, of shape (m, K, …)."""
-        return gradient.unflatten(0, (self.total, self.args.views_per_step))[self.rows]
+        """Of what belongs to all views, those of the n images first, that of the m images, of shape (m, K, …)."""
+        views = self.args.views_per_step
+        return gradient[: self.total * views].unflatten(0, (self.total, views))[self.rows]
 
     def step(self, step: int) -> None:
         """Change images and labels by the gradients that they have, at the learning rate of that step."""

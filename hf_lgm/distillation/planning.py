@@ -109,12 +109,14 @@ def plan(
     backbones = [backbones] if isinstance(backbones, FrozenBackbone) else list(backbones)
     backbones = [backbone.with_layers(args.layers) for backbone in backbones]
     side = max(backbone.preprocessing.synthetic_size for backbone in backbones)
-    num_images = size.num_classes * args.images_per_class
-    owned = len(owned_range(num_images, 0, num_processes))
+    num_images, num_staying = (size.num_classes * n for n in (args.learned_per_class, args.real_images_per_class))
+    owned, staying = (len(owned_range(number, 0, num_processes)) for number in (num_images, num_staying))
     passes = [_Passes.measured(backbone, args, side, owned) for backbone in backbones]
     chunk, drawn = min(each.chunk for each in passes), len(drawn_backbones(len(backbones), args, 0))
     steps = [
-        owned * each.both + (owned - chunk) * each.forward + _objective_seconds(backbone, args, size, num_images)
+        owned * each.both
+        + (owned - chunk + staying) * each.forward
+        + _objective_seconds(backbone, args, size, num_images + num_staying)
         for each, backbone in zip(passes, backbones, strict=True)
     ]
     drawing, autoencoder_bytes = _autoencoder_cost(args, side, owned, backbones[0].mean.device)
@@ -139,7 +141,7 @@ def plan(
         + chunk * max(each.graph_bytes for each in passes)
         + autoencoder_bytes
         + features,
-        features + layers + kept * checkpoint + num_images * image.numel(),
+        features + layers + kept * checkpoint + (num_images + num_staying) * image.numel(),
     )
 
 

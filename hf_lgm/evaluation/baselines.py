@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from ..backbones.backbone import FrozenBackbone
 from ..backbones.preprocessing import DEFAULT_RESIZE_RATIO, Preprocessing
-from ..data.images import centre_crop, to_tensor
+from ..data.images import centre_crop, to_images, to_tensor
 from ..data.labelled_images import LabelledImages, indices_by_class
 from ..distillation.objectives import LabelledFeatures, balanced_weights, probe_gradient
 from ..features.coresets import (
@@ -78,6 +78,7 @@ def select_baseline(
         raise ValueError(f"'{kind}' needs all real images again, and a stream is read once: do not stream it.")
     images = images.with_images()
     images.check_classes(images_per_class)
+    near = with_source_images(near, images) if near else None
     extractor, backbone = FeatureExtractor.given(extractor, loading), FrozenBackbone.wrap(backbone)
     if kind == "random":
         rows = random_rows(images.labels, images.num_classes, images_per_class, seed)
@@ -131,7 +132,7 @@ def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> Dist
     """Real images again, of a set that was published without them.
 
     Args:
-        rows ([`DistilledSet`]): The set; one that has its images is returned as it is.
+        rows ([`DistilledSet`]): The set, whose learned images stay; one that has its images is returned as it is.
         train_images ([`LabelledImages`]): The train split of its source.
 
     Raises:
@@ -142,19 +143,28 @@ def with_source_images(rows: DistilledSet, train_images: LabelledImages) -> Dist
     where = f"the train split of {rows.config.get('source', {}).get('dataset', 'its source')}"
     if train_images.is_streamed:
         raise ValueError(f"This set is rows of {where}, whose images a stream does not keep: do not stream it.")
-    wanted = torch.tensor(rows.dataset["source_index"][:])
+    missing = rows.missing_rows
+    wanted = torch.tensor(rows.dataset.select(missing.tolist())["source_index"][:])
     total = len(train_images.source)
     if int(wanted.max()) >= total:
         raise ValueError(f"This set has row {int(wanted.max())} of {where}; the data has {total} rows.")
-    chosen = replace(train_images, rows=wanted, labels=rows.labels, class_names=rows.class_names, groups=None)
-    made = rows.config.get("backbone", {})
-    size = Preprocessing(made.get("image_size", 224)).synthetic_size
-    cut_as_their_backbone = made.get("resize_ratio", DEFAULT_RESIZE_RATIO)  # sets of earlier versions
-    ratio = rows.config.get("baseline", {}).get("resize_ratio", cut_as_their_backbone)
-    rebuilt = real_image_set(chosen, torch.arange(len(wanted)), size, ratio, rows.config)
+    chosen = replace(train_images, rows=wanted, labels=rows.labels[missing], groups=None)
+    found = iter(to_images(chosen.centre_crops(*_geometry(rows)) / 255))
+    here = rows.dataset["image"][:] if "image" in rows.dataset.features else [None] * len(rows.dataset)
+    rebuilt = rows.with_images([next(found) if image is None else image for image in here])
     if rebuilt.fingerprint != rows.config.get("images_sha256", rebuilt.fingerprint):
         raise ValueError(f"This set is rows of {where}, and the data has other images there: give the same revision.")
     return rebuilt
+
+
+def _geometry(rows: DistilledSet) -> tuple[int, float]:
+    """Side and resize ratio of a set's real images."""
+    if not rows.is_real:  # whole squares, as large as the learned ones
+        return rows.dataset[int((~rows.real_rows).nonzero()[0, 0])]["image"].width, 1.0
+    made = rows.config.get("backbone", {})
+    cut_as_their_backbone = made.get("resize_ratio", DEFAULT_RESIZE_RATIO)  # sets of earlier versions
+    ratio = rows.config.get("baseline", {}).get("resize_ratio", cut_as_their_backbone)
+    return Preprocessing(made.get("image_size", 224)).synthetic_size, ratio
 
 
 def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:

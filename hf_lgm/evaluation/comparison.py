@@ -107,7 +107,7 @@ class Comparison:
         rows = [
             ComparisonRow(
                 _wrapped(name),
-                first_of_each(self.sets[name].dataset, self.sets[name].labels_as(class_names), shown),
+                first_of_each(self.sets[name].dataset, _shown_labels(self.sets[name], class_names), shown),
                 [top1[name, backbone] for backbone in backbones],
             )
             for name in names
@@ -277,6 +277,12 @@ def _transfer(
 
 def _cell(result: ProbeResult, metric: str) -> str:
     return next((percent(row) for row in result.rows() if row["metric"] == metric), "")
+
+
+def _shown_labels(images: DistilledSet, class_names: list[str]) -> torch.Tensor:
+    """The labels of images that a row of the figure may show, -1 for others: of a distilled set, what was learned."""
+    labels = images.labels_as(class_names)
+    return labels if images.is_real else labels.masked_fill(images.real_rows, -1)
 
 
 def _short(name: str) -> str:

@@ -36,7 +36,9 @@ def render_set_card(
     """
     info, source, backbone = config["dataset_info"], config.get("source", {}), config.get("backbone", {})
     columns = [feature["name"] for feature in info["features"]]
-    is_real, has_images = "source_index" in columns, "image" in columns
+    num_real = info.get("num_real_images", info["num_examples"] if "source_index" in columns else 0)
+    is_real, has_images = num_real == info["num_examples"], "image" in columns
+    lacks_images = info.get("num_without_image", 0) > 0
     name = source.get("name") or source.get("dataset", "unknown dataset")
     verb, models = "chosen" if is_real else "distilled", made_through(config)
     through = " and ".join(models) or "an unknown backbone"
@@ -52,10 +54,12 @@ def render_set_card(
         per_class=per_class,
         columns=columns,
         is_real=is_real,
+        real_per_class=num_real // info["num_classes"],
         has_images=has_images,
+        lacks_images=lacks_images,
         shows_comparison=shows_comparison,
         kind=config.get("baseline", {}).get("kind", ""),
-        code=_snippet(source, backbone),
+        code=_snippet(source, backbone, lacks_images),
         warnings=_warnings(results, own, per_class, is_real),
         tables=[result_table(results, metric, own) for metric in dict.fromkeys(row["metric"] for row in results)],
         license=license_sentence(source),
@@ -96,6 +100,7 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
         is_native=is_native,
         source=plain(name),
         through=plain(backbone["name"]),
+        real_per_class=config.get("settings", {}).get("real_images_per_class", 0),
         dim=backbone["feature_size"],
         num_images=f"{config['num_images']:,}",
         num_classes=f"{len(config['class_names']):,}",
@@ -168,16 +173,22 @@ def _eval_result(row: dict[str, Any], source: dict[str, Any], name: str) -> Eval
     )
 
 
-def _snippet(source: dict[str, Any], backbone: dict[str, Any]) -> dict[str, Any]:
+def _snippet(source: dict[str, Any], backbone: dict[str, Any], lacks_images: bool) -> dict[str, Any]:
     """What the code on a set's card differs by; the code itself stands in the template."""
     columns = [f"{key}={source[key]!r}" for key in ("image_column_name", "label_column_name") if key in source]
     columns += ["classes=distilled.class_names"] if source.get("has_selected_classes") else []
     dataset, (model, _, side) = source.get("dataset", "DATASET"), backbone.get("name", "BACKBONE").partition("@")
-    names = ["DistilledSet", *(["FrozenBackbone"] if side else []), *(["LabelledImages"] if columns else [])]
+    names = [
+        "DistilledSet",
+        *(["FrozenBackbone"] if side else []),
+        *(["LabelledImages"] if columns or lacks_images else []),
+    ]
     return {
         "imports": ", ".join([*names, "evaluate_probe"]),
         "is_demo": dataset == DEMO_DATASET,
         "dataset": dataset,
+        "train_split": source.get("split") or "train",
+        "revision": source.get("revision") if is_hub_id(dataset) else None,
         "dataset_is_folder": not is_hub_id(dataset),
         "config": source.get("config"),
         "split": source.get("eval_split") or source.get("split") or "test",

@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from PIL import Image
 
 from ..data.columns import check_same_classes
 from ..data.images import to_images, to_rgb, to_tensor
@@ -48,10 +49,10 @@ def set_repository(repo_id: str, config: dict[str, Any], **kwargs: Any) -> HubRe
     return HubRepository(repo_id, "dataset", config=config, why_private=why, **kwargs)
 
 
-def features_of(class_names: list[str], is_real: bool = False, has_soft_labels: bool = False) -> Features:
+def features_of(class_names: list[str], has_real_images: bool = False, has_soft_labels: bool = False) -> Features:
     """The columns of a set of images."""
     features = Features({"image": datasets.Image(), "label": ClassLabel(names=class_names)})
-    if is_real:
+    if has_real_images:
         features["source_index"] = Value("int64")
     if has_soft_labels:
         features["soft_label"] = datasets.List(Value("float32"), length=len(class_names))
@@ -60,19 +61,21 @@ def features_of(class_names: list[str], is_real: bool = False, has_soft_labels: 
 
 def planned_card(config: dict[str, Any], features: Features, num_images: int, repo_id: str) -> str:
     """The card of a set that is still to be made: its metadata is what will be published, but for sizes."""
-    sizes = {"num_examples": num_images, "num_classes": len(features["label"].names), "num_bytes": 0}
+    num_classes = len(features["label"].names)
+    num_real = num_classes * config.get("settings", {}).get("real_images_per_class", 0)
+    sizes = {"num_examples": num_images, "num_classes": num_classes, "num_bytes": 0, "num_real_images": num_real}
     info = {"features": features._to_yaml_list(), "download_size": 0, **sizes}
     return render_set_card({**config, "dataset_info": info}, [], repo_id)
 
 
 @dataclass
 class DistilledSet:
-    """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline.
+    """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline, or some of both.
 
     Args:
         dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`); `soft_label`, a distribution over
-            classes, where labels were learned; `source_index` for real images, which may be without `image`: see
-            [`~DistilledSet.without_images`].
+            classes, where labels were learned; `source_index` for real images, null for others: they may be without
+            `image`, see [`~DistilledSet.without_images`].
         config (`dict`, *optional*): How it was made.
         results (`list[dict]`, *optional*): What was measured of it, as rows of [`ProbeResult`].
     """
@@ -88,12 +91,12 @@ class DistilledSet:
         labels: Sequence[int],
         class_names: list[str],
         config: dict[str, Any] | None = None,
-        source_index: Sequence[int] | None = None,
+        source_index: Sequence[int | None] | None = None,
         soft_labels: torch.Tensor | None = None,
     ) -> "DistilledSet":
         """A set of images of shape (n, 3, size, size) with values in [0, 1], rounded to 8 bits.
 
-        Soft labels have shape (n, C).
+        Soft labels have shape (n, C). Of images that are no real ones `source_index` is `None`.
         """
         columns: dict[str, Any] = {"image": to_images(pixels), "label": list(labels)}
         if source_index is not None:
@@ -163,12 +166,14 @@ class DistilledSet:
             "num_bytes": table.nbytes,
             "download_size": temporary.stat().st_size,
         }
+        if self.has_real_images and not self.is_real:
+            info |= {"num_real_images": int(self.real_rows.sum()), "num_without_image": len(self.missing_rows)}
         config = {**self.config, "dataset_info": info}
         write_json(folder / CONFIG_FILE, config)  # first: it says that the rest is ours
         temporary.rename(folder / DATA_FILE)
         write_json(folder / RESULTS_FILE, self.results)
         (folder / PREVIEW_FILE).unlink(missing_ok=True)
-        if self.has_images:
+        if len(self.missing_rows) < len(self.dataset):
             save_preview(self.dataset, folder / PREVIEW_FILE)
         if comparison:
             shutil.copyfile(comparison, folder / COMPARISON_FILE)
@@ -190,7 +195,7 @@ class DistilledSet:
     ) -> str:
         """Publish the set as a Hub dataset, in one commit; returns its address.
 
-        Real images stay here: of a baseline their rows in the source are published, from which it is rebuilt.
+        Real images stay here: their rows in the source are published, from which they are rebuilt.
 
         Args:
             repo_id (`str`): `user/name`; created if need be.
@@ -206,7 +211,7 @@ class DistilledSet:
         Raises:
             HubError: If it did not work; the message says what the repository holds, and what to do.
         """
-        published = self if include_source_images or not self.is_real else self.without_images()
+        published = self.to_publish(include_source_images)
         repository = set_repository(repo_id, self.config, private=private, tag=tag, overwrite=overwrite, token=token)
         with tempfile.TemporaryDirectory() as temporary:
             shown = comparison if include_source_images else None
@@ -215,10 +220,27 @@ class DistilledSet:
             files = {name: folder / name for name in names if (folder / name).is_file()}
             return repository.push(files, commit_message)
 
+    def to_publish(self, include_source_images: bool = False) -> "DistilledSet":
+        """The set as others get it: without the images that are real, unless these are to be included."""
+        return self if include_source_images or not self.has_real_images else self.without_images()
+
     def without_images(self) -> "DistilledSet":
-        """Real images as rows of their source, for where the images themselves may not go."""
-        config = {**self.config, "images_sha256": self.fingerprint}
-        return replace(self, dataset=self.dataset.remove_columns("image"), config=config)
+        """Real images as rows of their source, for where the images themselves may not go; learned ones stay."""
+        config = {**self.config, "images_sha256": self.fingerprint} if self.has_images else self.config
+        if self.is_real:
+            others = [name for name in self.dataset.column_names if name != "image"]
+            return replace(self, dataset=self.dataset.select_columns(others), config=config)
+        images = zip(self.dataset["image"][:], self.real_rows.tolist(), strict=True)
+        published = self.with_images([None if is_real else image for image, is_real in images])
+        return replace(published, config=config)
+
+    def with_images(self, images: Sequence[Image.Image | None]) -> "DistilledSet":
+        """The same rows with these images, one for each; `None` where a real one is not to be had."""
+        others = {name: self.dataset[name][:] for name in self.dataset.column_names if name != "image"}
+        features = {name: kind for name, kind in self.dataset.features.items() if name != "image"}
+        columns = {"image": list(images), **others}
+        dataset = Dataset.from_dict(columns, features=Features({"image": datasets.Image(), **features}))
+        return replace(self, dataset=dataset)
 
     def with_results(self, results: list[dict[str, Any]]) -> "DistilledSet":
         """The same set with other results."""
@@ -226,13 +248,33 @@ class DistilledSet:
 
     @property
     def is_real(self) -> bool:
-        """Whether it holds real images, chosen as a baseline."""
-        return "source_index" in self.dataset.features
+        """Whether all of it are real images, chosen as a baseline."""
+        return "source_index" in self.dataset.features and bool(self.real_rows.all())
+
+    @property
+    def has_real_images(self) -> bool:
+        """Whether some of it are real images: all of a baseline, or those that learned ones complete."""
+        return bool(self.real_rows.any())
+
+    @property
+    def real_rows(self) -> torch.Tensor:
+        """Which of the images are real ones, of shape (n,), boolean."""
+        if "source_index" not in self.dataset.features:
+            return torch.zeros(len(self.dataset), dtype=torch.bool)
+        return torch.tensor([row is not None for row in self.dataset["source_index"][:]])
 
     @property
     def has_images(self) -> bool:
-        """Whether the images are here; of published real ones only their rows in the source are."""
-        return "image" in self.dataset.features
+        """Whether all images are here; of published real ones only their rows in the source are."""
+        return len(self.missing_rows) == 0
+
+    @property
+    def missing_rows(self) -> torch.Tensor:
+        """The rows whose image is not here, of shape (m,)."""
+        if "image" not in self.dataset.features:
+            return torch.arange(len(self.dataset))
+        stored = self.dataset.with_format("arrow", columns=["image"])[:]["image"]
+        return torch.tensor(stored.is_null().to_pylist()).nonzero()[:, 0]
 
     @property
     def has_soft_labels(self) -> bool:

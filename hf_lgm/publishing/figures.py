@@ -25,9 +25,11 @@ class ComparisonRow:
 
 
 def save_preview(dataset: Dataset, path: Path) -> Path:
-    """A grid of all images of a set, at most 2 MB, however many there are."""
-    images = [image.convert("RGB") for image in dataset["image"][:]]
-    grid(images, max_pixels=PREVIEW_PIXELS).save(path, optimize=True)
+    """A grid of all images of a set, at most 2 MB, however many there are; hatched where one is not here."""
+    images = dataset["image"][:]
+    hatched = _hatched(next(image for image in images if image is not None).size)
+    shown = [hatched if image is None else image.convert("RGB") for image in images]
+    grid(shown, max_pixels=PREVIEW_PIXELS).save(path, optimize=True)
     return path
 
 
@@ -42,6 +44,15 @@ def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.
         side = max(1, min(side, math.isqrt(max_pixels // (rows * columns))))
     blank = [Image.new("RGB", images[0].size, "white")] * (rows * columns - len(images))
     return make_image_grid([*images, *blank], rows, columns, resize=side)
+
+
+def _hatched(size: tuple[int, int]) -> Image.Image:
+    """What stands for an image that is not here: grey lines on white."""
+    tile, step = Image.new("RGB", size, "white"), max(2, size[0] // 8)
+    draw = ImageDraw.Draw(tile)
+    for left in range(-size[1], size[0], step):
+        draw.line((left, size[1], left + size[1], 0), fill="lightgrey", width=max(1, step // 4))
+    return tile
 
 
 def evenly_sampled(num_classes: int, limit: int = 10) -> list[int]:

@@ -30,6 +30,7 @@ _CONFIG: dict[str, Any] = {
     "images_sha256": _TEXT,
     "settings": {
         "images_per_class": _WHOLE,
+        "real_images_per_class": _WHOLE,
         "flip": _FLAG,
         "bounded_crops": _FLAG,
         "init": _TEXT,
@@ -82,7 +83,8 @@ def check_config(config: Any) -> None:
 def check_rows(dataset: Dataset) -> None:
     """Refuse rows whose image is not in the set itself, or whose label is none of its classes.
 
-    A set may be a stranger's: a file of this machine that it names must not be read, let alone published.
+    A real image may be missing: its row in the source says which one it is. A set may be a stranger's: a file of this
+    machine that it names must not be read, let alone published.
 
     Args:
         dataset (`datasets.Dataset`): The rows.
@@ -95,8 +97,16 @@ def check_rows(dataset: Dataset) -> None:
         if label is None or not 0 <= label < num_classes:
             raise ValueError(f"Row {row} of the set has label {label}: expected one of {num_classes} classes.")
     sizes: dict[tuple[int, int], int] = {}
-    for row, stored in enumerate(table["image"].to_pylist() if "image" in table.column_names else []):
-        if stored is None or stored["bytes"] is None:
+    nothing = [None] * len(dataset)
+    images, sources = (
+        table[name].to_pylist() if name in table.column_names else nothing for name in ("image", "source_index")
+    )
+    for row, (stored, source) in enumerate(zip(images, sources, strict=True)):
+        if stored is None:
+            if not isinstance(source, int):
+                raise ValueError(f"Row {row} of the set has no image, and no source_index that says which one it is.")
+            continue
+        if stored["bytes"] is None:
             raise ValueError(
                 f"Row {row} of the set names a file where its image should be: expected the image itself."
             )

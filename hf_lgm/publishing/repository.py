@@ -265,6 +265,7 @@ def _identity(config: dict[str, Any]) -> list[Any]:
         config.get("source", {}).get("dataset"),
         made_through(config),
         config.get("settings", {}).get("images_per_class"),
+        config.get("settings", {}).get("real_images_per_class", 0),  # earlier versions had none
         config.get("settings", {}).get("objective"),
         config.get("baseline", {}).get("kind"),
     ]

@@ -53,7 +53,7 @@ def test_another_set_in_the_same_folder_is_not_gone_on_with(backbone, tmp_path):
 @pytest.mark.parametrize(
     ("init", "settings", "message"),
     [
-        ("earlier", {"images_per_class": 3}, "has 2 image.s. of a class, and images_per_class=3"),
+        ("earlier", {"images_per_class": 3}, "has 2 image.s. of a class, and 3 of each are"),
         ("others", {}, "init: '.*others' has"),
         ("user/nothing", {}, "can't be fetched|offline"),
     ],

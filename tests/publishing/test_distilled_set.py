@@ -107,7 +107,7 @@ def png(side=8) -> bytes:
     ("second", "message"),
     [
         (({"bytes": None, "path": "{private}"}, 1), "Row 1 of the set names a file where its image should be"),
-        ((None, 1), "Row 1 of the set names a file"),
+        ((None, 1), "Row 1 of the set has no image, and no source_index that says which"),
         (({"bytes": png(), "path": None}, -1), "Row 1 of the set has label -1: expected one of 2 classes"),
         (({"bytes": png(), "path": None}, None), "Row 1 of the set has label None"),
         (({"bytes": b"no image", "path": None}, 1), "Row 1 of the set holds no image"),

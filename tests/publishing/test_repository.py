@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from datasets import Image
 from hub_server import READ_TOKEN, TOKEN, Fault, serve
 from huggingface_hub import constants
 from sets import make_set
@@ -333,3 +334,32 @@ def test_a_push_that_fails_leaves_the_images_on_disk(hub, backbone, splits, tmp_
     with pytest.raises(HubError, match=r"The images are in .*out; to publish them: python scripts/publish.py"):
         distiller.push_to_hub("user/set")
     assert DistilledSet.from_pretrained(tmp_path / "out").fingerprint == distiller.distilled_set().fingerprint
+
+
+def test_real_images_that_stay_beside_learned_ones_stay_here_too(hub, backbone, splits, train_images, tmp_path):
+    """From the run to the Hub and back: no pixel of a real image is in any file that leaves."""
+    args = LGMConfig(
+        str(tmp_path / "out"), images_per_class=2, real_images_per_class=1, max_steps=2, hub_dataset_id="user/set",
+        push_to_hub=True, disable_tqdm=True,
+    )  # fmt: skip
+    distiller = LGMDistiller(backbone, args, splits["train"], provenance=OPEN)
+    distiller.train()
+    whole, published = DistilledSet.from_pretrained(args.output_dir), DistilledSet.from_pretrained("user/set")
+    assert whole.has_images and whole.fingerprint == distiller.distilled_set().fingerprint
+    assert published.missing_rows.tolist() == [0, 2, 4] and "user/set" not in hub.private
+    files = hub.files(*SET)
+    assert sorted(files) == ["README.md", "data/train-00000-of-00001.parquet", "lgm_config.json", "preview.png",
+                             "results.json"]  # fmt: skip
+    for row, example in enumerate(whole.dataset.cast_column("image", Image(decode=False))):
+        assert (example["image"]["bytes"] in files["data/train-00000-of-00001.parquet"]) == (row % 2 == 1)
+    with pytest.raises(ValueError, match="holds rows of real images without the images"):
+        evaluate_probe(backbone, published, splits["test"])
+    rebuilt = with_source_images(published, train_images)
+    assert rebuilt.fingerprint == whole.fingerprint and rebuilt.dataset.features == whole.dataset.features
+    assert rebuilt.dataset["source_index"][:] == whole.dataset["source_index"][:]
+    with pytest.raises(ValueError, match="the data has other images there: give the same revision"):
+        with_source_images(published, LabelledImages.from_dataset(splits["test"]))
+    whole.push_to_hub("user/set", include_source_images=True)
+    assert DistilledSet.from_pretrained("user/set").fingerprint == whole.fingerprint
+    published.push_to_hub("user/set")  # of what is not here, nothing is asked
+    assert DistilledSet.from_pretrained("user/set").missing_rows.tolist() == [0, 2, 4]
