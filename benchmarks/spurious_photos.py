@@ -69,7 +69,7 @@ def class_size(room: Sequence[Sequence[int]], correlation: float) -> int:
         own = round(correlation * size)
         domains = [domain_of(label, len(of_class)) for label, of_class in enumerate(room)]
         return all(
-            own <= of_class[domain] and size - own <= sum(of_class) - of_class[domain]
+            1 <= own <= of_class[domain] and size - own <= sum(of_class) - of_class[domain]
             for domain, of_class in zip(domains, room, strict=True)
         )
 
