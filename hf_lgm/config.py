@@ -15,8 +15,8 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.utils import strtobool
 
 from .arguments import INSTEAD, LGMArguments
-from .distillation.schedule import learning_rate_factor
 from .hub import without_folders
+from .schedule import learning_rate_factor
 from .settings import PRESETS, ProtocolName
 
 logger = logging.getLogger(__name__)

@@ -72,7 +72,9 @@ def main(argv):
     backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0)).double()
     dataset = make_dataset(classes=flags.classes)
     if flags.streaming:
-        dataset = StreamEncoder([backbone], shard_rows=10).encode(dataset.to_iterable_dataset())
+        dataset = StreamEncoder([backbone.with_layers(LGMConfig.layers)], shard_rows=10).encode(
+            dataset.to_iterable_dataset()
+        )
     callbacks = [Terminate(flags.sigterm_at), KeepGradients(flags.output_dir)]
     distiller = LGMDistiller(backbone, args, dataset, callbacks=callbacks)
     distiller.train(flags.resume_from_checkpoint)

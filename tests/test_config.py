@@ -52,7 +52,10 @@ def test_refusals_say_what_to_use():
         ({"objective": "mse"}, "objective must be one of lgm, ridge, found 'mse'"),
         ({"objective": "ridge", "real_features": "online"}, "use real_features='cached'"),
         ({"label_learning_rate": -0.1}, "label_learning_rate can't be negative"),
-        ({"label_learning_rate": 0.1, "images_per_class": 2}, "use objective='ridge' or cluster_classes=False"),
+        (
+            {"objective": "lgm", "label_learning_rate": 0.1, "images_per_class": 2},
+            "use objective='ridge' or cluster_classes=False",
+        ),
         ({"real_features": "streamed"}, "real_features must be one of cached, online"),
         ({"growth_steps": 0}, "growth_steps must be at least 1, found 0"),
         ({"growth_share": 1.5}, "growth_share is a share of the run between 0 and 1, found 1.5"),

@@ -70,7 +70,7 @@ def test_two_backbones_of_one_name_are_refused(backbone, tmp_path):
 
 
 def test_the_loss_falls_and_the_images_train_a_probe(make):
-    distiller = make(max_steps=60, learning_rate=0.02)
+    distiller = make(init="noise", max_steps=60, learning_rate=0.02)
     distiller.train()
     losses = [log["loss"] for log in distiller.state.log_history]
     assert losses[-1] < 0.5 * losses[0]
@@ -85,7 +85,7 @@ def test_the_loss_falls_and_the_images_train_a_probe(make):
         {},
         {"images_per_class": 2},
         {"images_per_class": 3, "real_images_per_class": 1, "init": "centroid"},
-        {"images_per_class": 2, "real_images_per_class": 1, "real_features": "online"},
+        {"images_per_class": 2, "real_images_per_class": 1, "real_features": "online", "objective": "lgm"},
         {"parameterization": "pixel"},
         {"init": "centroid"},
         {"init": "random", "parameterization": "pixel"},
@@ -134,7 +134,7 @@ def test_growth_is_spread_over_its_share(make):
         def on_step_end(self, args, state, control, model, **kwargs):
             grown.append(len(model.levels))
 
-    make(max_steps=20, growth_share=0.4, callbacks=[Watch()]).train()
+    make(init="noise", max_steps=20, growth_share=0.4, callbacks=[Watch()]).train()
     assert grown == [1, 1, 2, 2, 3, 3, 4, 4] + [5] * 12  # 1, 2, 4, 8, 16 pixels: four times in eight steps
 
 
@@ -146,7 +146,7 @@ def test_growth_every_so_many_steps_is_the_papers(make):
         def on_step_end(self, args, state, control, model, **kwargs):
             grown.append(len(model.levels))
 
-    make(max_steps=15, growth_steps=3, callbacks=[Watch()]).train()
+    make(init="noise", max_steps=15, growth_steps=3, callbacks=[Watch()]).train()
     assert grown == [1] * 4 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 2
 
 

@@ -14,6 +14,8 @@ QUICK = [
     "2",
     "--views_per_step",
     "2",
+    "--init",
+    "noise",
     "--eval_seeds",
     "1",
     "--disable_tqdm",

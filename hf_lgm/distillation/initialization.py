@@ -22,7 +22,7 @@ from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
 from .real_images import StayingImages
-from .synthetic import SyntheticImages
+from .synthetic import SyntheticImages, resized
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +65,16 @@ class Start:
             autoencoder = load_autoencoder(args.vae)
         return cls(args, images, backbones, earlier, autoencoder, resolved_channels(args, images))
 
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels: what the largest input asks for."""
+        return max(backbone.preprocessing.synthetic_size for backbone in self.backbones)
+
     def new(self, accelerator: Accelerator) -> Learned:
         """What one process learns: its images as noise, sorted by class, one-hot labels, and a new optimizer."""
         labels = torch.arange(self.images.num_classes).repeat_interleave(self.args.learned_per_class)
         owned = owned_range(len(labels), accelerator.process_index, accelerator.num_processes)
-        size, seed = max(backbone.preprocessing.synthetic_size for backbone in self.backbones), self.args.seed
+        size, seed = self.size, self.args.seed
         if self.autoencoder is not None:
             from .latents import LatentImages
 
@@ -97,7 +102,7 @@ class Start:
             staying ([`StayingImages`]): The real images of the set, which no learned one begins as.
         """
         if self.earlier:
-            return self.earlier.pixels()[rows]
+            return resized(self.earlier.pixels()[rows], self.size)
         return None if self.args.init == "noise" else self._real_pixels(rows, staying)
 
     def returns_at(self, step: int) -> bool:
@@ -130,17 +135,17 @@ class Start:
 
     def _real_pixels(self, own: slice, staying: StayingImages) -> torch.Tensor:
         """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
-        images, first, per_class = self.images.with_images(), self.backbones[0], self.args.learned_per_class
+        images, per_class = self.images.with_images(), self.args.learned_per_class
         if self.images.is_streamed:
             images.check_classes(per_class)  # few are kept
         if self.args.init == "random":
-            others = staying.other_rows()
+            others = staying.other_rows(len(images))
             rows = others[random_rows(images.labels[others], images.num_classes, per_class, self.args.seed)]
         elif staying.total:
             rows = staying.next_rows()
         else:
             rows = self._central_rows(images, staying.extractor)
-        return images.select(rows[own]).centre_crops(first.preprocessing.synthetic_size, resize_ratio=1.0) / 255
+        return images.select(rows[own]).centre_crops(self.size, resize_ratio=1.0) / 255
 
     def _central_rows(self, images: LabelledImages, extractor: FeatureExtractor) -> torch.Tensor:
         """The real images nearest to their class mean; to those of their clusters, where images stand for these."""

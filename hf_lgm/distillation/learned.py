@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import LGMConfig
 from ..distributed import gather_rows
-from .schedule import learning_rate_factor
+from ..schedule import learning_rate_factor
 from .synthetic import SyntheticImages
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

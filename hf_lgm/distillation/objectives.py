@@ -257,7 +257,7 @@ def feature_gradient(
         learned.append(y)
     features = LabelledFeatures(z, y, synthetic.weight, synthetic.cluster)
     loss = _OBJECTIVES[objective](features, real, W.to(dtype))
-    dz, *dy = torch.autograd.grad(loss, learned)
+    dz, *dy = torch.autograd.grad(loss, learned, allow_unused=True)  # where clusters are matched, labels are not
     return loss.detach(), dz.to(synthetic.z.dtype), dy[0] if dy else None
 
 

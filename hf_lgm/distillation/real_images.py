@@ -50,9 +50,9 @@ class StayingImages:
         """The k - r images of each class that herding takes next, of shape (C * (k - r),); likewise."""
         return self._herding(self.args.images_per_class)[:, self.args.real_images_per_class :].flatten()
 
-    def other_rows(self) -> torch.Tensor:
-        """All real images but these, in their order; likewise."""
-        return torch.tensor(sorted(set(range(len(self.images))) - set(self.rows.tolist())))
+    def other_rows(self, count: int) -> torch.Tensor:
+        """All of so many real images but these, in their order; likewise."""
+        return torch.tensor(sorted(set(range(count)) - set(self.rows.tolist())))
 
     @property
     def labels(self) -> torch.Tensor:

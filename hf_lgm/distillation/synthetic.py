@@ -84,8 +84,7 @@ class SyntheticImages(nn.Module):
         self.set_num_levels(len(self.sides))
         if len(images) == 0:  # more processes than images
             return
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", antialias=True).clamp(0, 1)
+        images = resized(images, self.size)
         images = images.cpu().double()  # not every device has it
         inverse = torch.linalg.inv(_COLOUR)
         if self.channels == 1:
@@ -108,6 +107,13 @@ class SyntheticImages(nn.Module):
         rows = [torch.randn(shape, generator=seeded_generator(self.seed, "level", level, i)) for i in self.image_ids]
         noise = torch.stack(rows) if rows else torch.zeros(0, *shape)
         return noise.to(self.colour)
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images of shape (n, 3, side, side) at another side."""
+    if images.shape[-1] == size or len(images) == 0:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def _upsample(level: torch.Tensor, size: int) -> torch.Tensor:

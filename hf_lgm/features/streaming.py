@@ -61,9 +61,10 @@ class EncodedStream:
         cache = FeatureCache(backbone, self.key, self.cache_dir, self.shard_rows, with_layers)
         z = cache.read_all(len(self.rows.positions))
         if z is None:
+            layers = f" (with its layers: backbone.with_layers({len(cache.layers)}))" if cache.layers else ""
             raise ValueError(
-                f"The stream was not encoded through {backbone.name}, or its features are gone: give all backbones "
-                "to the StreamEncoder, which reads the stream once for all of them."
+                f"The stream was not encoded through {backbone.name}{layers}, or its features are gone: give all "
+                "backbones to the StreamEncoder, which reads the stream once for all of them."
             )
         return z[torch.searchsorted(self.rows.positions, rows)]
 

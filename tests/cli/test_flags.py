@@ -31,6 +31,8 @@ WITH = {
     "license_name": {"license": "other"},
     "license_link": {"license": "other"},
     "label_learning_rate": {"objective": "ridge"},
+    "real_features": {"objective": "lgm"},
+    "real_images_per_class": {"images_per_class": 3},
 }
 SPECIAL = {
     "growth_share": 0.5,
@@ -39,7 +41,8 @@ SPECIAL = {
     "eval_models": ["user/net@64"],
     "eval_strategy": "steps",
     "save_strategy": "no",
-    "init": "centroid",
+    "init": "random",
+    "lr_scheduler_type": "cosine",
     "channels": 3,
     "parameterization": "latent",
     "license": "cc-by-4.0",

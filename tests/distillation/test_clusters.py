@@ -34,8 +34,9 @@ def test_images_of_a_class_differ_more_than_without(backbone, splits, tmp_path):
         z = distiller.backbones[0](distiller.images()[..., :SIDE, :SIDE]).detach()
         return (z[0::2] - z[1::2]).norm(dim=1).mean()
 
-    clustered = distil(backbone, splits, tmp_path / "clustered")
-    not_clustered = distil(backbone, splits, tmp_path / "not", cluster_classes=False)
+    features_alone = {"objective": "lgm", "layers": 0, "view_sizes": []}
+    clustered = distil(backbone, splits, tmp_path / "clustered", **features_alone)
+    not_clustered = distil(backbone, splits, tmp_path / "not", cluster_classes=False, **features_alone)
     assert spread(clustered) > 1.2 * spread(not_clustered)
     losses = [log["loss"] for log in clustered.state.log_history]
     assert losses[-1] < 0.9 * losses[0]

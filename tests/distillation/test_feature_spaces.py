@@ -70,7 +70,7 @@ def test_the_gradient_on_pixels_is_that_of_the_sum_of_all_spaces(deep, splits, t
     of_class = F.one_hot(y // images_per_class, 3).double()
     cluster = y if images_per_class > 1 else None
     features = LabelledFeatures(spaces[0], of_class, uniform_weights(y), cluster)
-    first, dz, _ = feature_gradient(features, real[0][0], probes[0])
+    first, dz, _ = feature_gradient(features, real[0][0], probes[0], distiller.args.objective)
     wanted = []
     for z, all_z, probe in zip(spaces[1:], layers, probes[1:], strict=True):
         means = torch.stack([all_z[groups == group].mean(dim=0) for group in range(len(pixels))])
@@ -127,7 +127,7 @@ def test_chunks_change_nothing_with_layers(deep, splits, tmp_path):
 
 @pytest.mark.parametrize("real_features", ["cached", "online"])
 def test_one_of_two_backbones_for_each_step(backbone, deep, splits, tmp_path, real_features):
-    settings = {"backbones_per_step": 1, "max_steps": 12, "real_features": real_features}
+    settings = {"backbones_per_step": 1, "max_steps": 12, "real_features": real_features, "objective": "lgm"}
     distiller = make([backbone.double(), deep], splits, tmp_path, **settings)
     seen = {number: 0 for number in range(2)}
     for number, each in enumerate(distiller.backbones):

@@ -94,7 +94,8 @@ def test_the_gradient_is_that_of_the_whole_objective_with_real_views_constant(ma
     model, keep, K, seed = make_vit().double().eval(), Keep(), 2, 42
     double = FrozenBackbone(copy.deepcopy(model), Preprocessing(SIDE, resize_ratio=1.0)).double()
     settings = {"chunk_size": chunk_size, "images_per_class": 3, "real_images_per_class": 2}
-    distiller = make(model=double, callbacks=[keep], **settings)
+    alone = {"objective": "lgm", "layers": 0, "view_sizes": [], "init": "noise", "lr_scheduler_type": "constant"}
+    distiller = make(model=double, callbacks=[keep], **settings, **alone)
     distiller.train()
     images = distiller.train_images
     everything, y_real = images.centre_crops(SIDE, 1.0).double() / 255, images.labels
@@ -125,7 +126,7 @@ def test_the_gradient_is_that_of_the_whole_objective_with_real_views_constant(ma
 
 def test_learned_ones_complete_the_real_ones(make):
     """The loss of the set falls, and what is learned is other than without them."""
-    distiller = make(max_steps=40, learning_rate=0.05, logging_steps=1)
+    distiller = make(init="noise", max_steps=40, learning_rate=0.05, logging_steps=1)
     distiller.train()
     losses = [log["loss"] for log in distiller.state.log_history]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -146,7 +147,7 @@ def test_none_begins_as_one_that_stays_or_as_another(make, init):
 
 
 def test_a_set_with_real_ones_goes_on_with_its_learned_ones(make, tmp_path):
-    first = make()
+    first = make(init="noise")
     first.train()
     first.save_model(tmp_path / "first")
     second = make(init=str(tmp_path / "first"))

@@ -21,6 +21,7 @@ def other():
 
 def make(backbones, splits, folder, **settings):
     settings = {"max_steps": 6, "views_per_step": 3, "save_strategy": "no", "disable_tqdm": True, **settings}
+    settings = {"init": "noise", **settings}
     return LGMDistiller(backbones, LGMConfig(str(folder), **settings), splits["train"], splits["test"])
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_lgm import LGMConfig
-from hf_lgm.distillation.schedule import learning_rate_factor
+from hf_lgm.schedule import learning_rate_factor
 
 
 def test_constant_for_half_of_the_run_then_straight_to_zero():
