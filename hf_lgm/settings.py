@@ -35,7 +35,7 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "protocol": "paper",
         "save_steps": 500,
     },
-    "transfer": {},
+    "transfer": {"max_steps": 600},
 }
 
 # Pillow's own limit, twice its `MAX_IMAGE_PIXELS`: a small file may be made to fill memory.

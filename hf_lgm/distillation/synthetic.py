@@ -21,6 +21,9 @@ _GREY = torch.full((3, 1), 3**-0.5, dtype=torch.float64)
 # The nearest that an image given as a start may come to black and white, where the sigmoid has no finite inverse.
 _MARGIN = 1 / 255
 
+# Images that are made into levels at a time, which is done in float64.
+_STARTED = 64
+
 
 def pyramid_sides(size: int) -> list[int]:
     """Sides of all levels, coarse to fine: powers of two, and at last the image's own side."""
@@ -82,10 +85,12 @@ class SyntheticImages(nn.Module):
                 the luminance.
         """
         self.set_num_levels(len(self.sides))
-        if len(images) == 0:  # more processes than images
-            return
-        images = resized(images, self.size)
-        images = images.cpu().double()  # not every device has it
+        for rows in torch.arange(len(images)).split(_STARTED):
+            self._start_rows(rows, images[rows.to(images.device)])
+
+    def _start_rows(self, rows: torch.Tensor, images: torch.Tensor) -> None:
+        """The same of some of the images."""
+        images = resized(images, self.size).cpu().double()  # not every device has it
         inverse = torch.linalg.inv(_COLOUR)
         if self.channels == 1:
             images, inverse = luminance(images), 1 / _GREY[:1]
@@ -93,8 +98,9 @@ class SyntheticImages(nn.Module):
         rest = torch.einsum("ij,njhw->nihw", inverse, logits)
         with torch.no_grad():
             for side, level in zip(self.sides, self.levels, strict=True):
-                level.copy_(F.adaptive_avg_pool2d(rest, side))
-                rest = rest - _upsample(level.cpu().double(), self.size)
+                own = F.adaptive_avg_pool2d(rest, side).to(level)
+                level[rows.to(level.device)] = own
+                rest = rest - _upsample(own.cpu().double(), self.size)
 
     def forward(self) -> torch.Tensor:
         """The images, of shape (n, 3, size, size) with values in [0, 1]."""
