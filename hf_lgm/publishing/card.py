@@ -270,6 +270,7 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
         "facts": shown,
         "init": settings.get("init", "noise"),
         "began_as": began_as,
+        "init_weight": settings.get("init_weight", 0),
         "began_with_set": settings.get("init", "noise") not in get_args(Initialization),
     }
 

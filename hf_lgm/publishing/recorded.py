@@ -34,6 +34,7 @@ _CONFIG: dict[str, Any] = {
         "flip": _FLAG,
         "bounded_crops": _FLAG,
         "init": _TEXT,
+        "init_weight": _NUMBER,
         "crop_scale": [_NUMBER],
         "objective": _TEXT,
         "parameterization": _TEXT,

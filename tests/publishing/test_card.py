@@ -112,6 +112,11 @@ def test_what_the_images_began_as(init, began_as, expected):
     assert "`lgm_config.json` has all settings." in render(config).splitlines()
 
 
+def test_images_that_were_mixed_with_real_ones_on_the_way_say_so():
+    text = render({"settings": {"init": "centroid", "init_weight": 0.5}, "began_as": "real"})
+    assert "and were mixed with these again on the way (`init_weight=0.5`): they resemble them." in text
+
+
 def test_the_snippet_knows_another_image_size_and_columns():
     config = {
         "source": {
