@@ -97,12 +97,12 @@ class LGMDistiller:
         models = [model] if isinstance(model, Model) else list(model)
         wrapped = [FrozenBackbone.wrap(each, processing_class) for each in models]
         check_names_differ([each.name for each in wrapped])
-        compiler = (self.args.torch_compile_backend, self.args.torch_compile_mode) if self.args.torch_compile else None
-        self.backbones = [
-            each.prepared(self.accelerator.device, self.args.bf16, compiler).with_layers(self.args.layers)
-            for each in wrapped
-        ]
+        prepared = [each.prepared(self.accelerator.device, self.args.bf16) for each in wrapped]
+        self.backbones = [each.with_layers(self.args.layers) for each in prepared]
         self.view_sizes = [ViewSizes.of(each, self.args.view_sizes, self.args.seed) for each in self.backbones]
+        if self.args.torch_compile:  # only now: what has been tried on it so far is not to be compiled
+            for each in self.backbones:
+                each.compile_model(self.args.torch_compile_backend, self.args.torch_compile_mode)
         encoder = StreamEncoder(
             self.backbones,
             self.accelerator,
@@ -376,6 +376,8 @@ class LGMDistiller:
         else:
             self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, args.chunk_size
             self.start.apply(self.learned, self.start_pixels)
+        if not args.init_weight:
+            self.start_pixels = None  # is not needed again
         logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
         self.watch = LossWatch(self.accelerator.device)
         self.state.max_steps = args.max_steps

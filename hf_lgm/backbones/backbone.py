@@ -259,16 +259,10 @@ class FrozenBackbone(nn.Module):
         backbone.__dict__.pop("fingerprint", None)
         return backbone
 
-    def prepared(
-        self, device: torch.device, bf16: bool | None = False, compiler: tuple[str | None, str | None] | None = None
-    ) -> "FrozenBackbone":
-        """On a device, float32 weights in bfloat16 if `bf16`, compiled by a backend and mode if these are given."""
+    def prepared(self, device: torch.device, bf16: bool | None = False) -> "FrozenBackbone":
+        """On a device, float32 weights in bfloat16 if `bf16`."""
         backbone = self.to(device)
-        if bf16 and backbone.dtype == torch.float32:
-            backbone = backbone.cast(torch.bfloat16)
-        if compiler is not None:
-            backbone.compile_model(*compiler)
-        return backbone
+        return backbone.cast(torch.bfloat16) if bf16 and backbone.dtype == torch.float32 else backbone
 
     def compile_model(self, backend: str | None = None, mode: str | None = None) -> None:
         """Let `torch.compile` make the model faster, in place; whatever does not compile runs as before.
@@ -285,7 +279,7 @@ class FrozenBackbone(nn.Module):
             pixels = self.mean.new_zeros(2, 3, side, side).requires_grad_()
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The .grad attribute")  # the compiler looks for one
-                self(pixels).sum().backward()
+                self.forward_with_layers(pixels).sum().backward()
             logger.info("%s is compiled by %s", self.name, options["backend"])
         except Exception as error:  # a compiler may raise anything
             setattr(self.model, method, plain)

@@ -80,6 +80,8 @@ def main() -> None:
     from ..publishing.files import COMPARISON_FILE
 
     if args.output_dir:
+        if Path(args.output_dir).expanduser().resolve() == Path(args.folder).expanduser().resolve():
+            raise ValueError(f"--output_dir: '{args.output_dir}' is what is read here: give another folder.")
         check_is_ours(args.output_dir, (*SET_FILES, *PROBE_FILES))
     distilled = DistilledSet.from_pretrained(args.folder)
     _add_flags(distilled, args)

@@ -95,7 +95,7 @@ def _add_noise(views: torch.Tensor, drawn: torch.Tensor, settings: ViewSettings,
     """Gaussian noise on some of the views, in place; `drawn` (n * K, 3) says of each whether, and which window."""
     is_noisy, place, sign = drawn.unbind(dim=1)
     which = (is_noisy < settings.noise_probability).nonzero()[:, 0]  # on the CPU: no device is waited for
-    row = _normal_row(seed, views[0].numel(), views.dtype, views.device)
+    row = _normal_row(seed, max(_NORMALS, 8 * views[0].numel()), views.dtype, views.device)
     windows = row.unfold(0, views[0].numel(), 1)
     starts = (place[which] * len(windows)).long().clamp(max=len(windows) - 1)
     scale = settings.noise_std * torch.where(sign[which] < 0.5, -1.0, 1.0).to(views.dtype)
@@ -104,8 +104,7 @@ def _add_noise(views: torch.Tensor, drawn: torch.Tensor, settings: ViewSettings,
     return views.flatten(1).index_add_(0, which, noise).view_as(views)
 
 
-@functools.lru_cache(maxsize=2)
-def _normal_row(seed: int, window: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+@functools.lru_cache(maxsize=2)  # views of several sizes share one
+def _normal_row(seed: int, length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Normal numbers, so many that windows of them hardly ever meet the same ones at the same pixel."""
-    length = max(_NORMALS, 8 * window)
     return torch.randn(length, generator=seeded_generator(seed, "noise")).to(device, dtype)

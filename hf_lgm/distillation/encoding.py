@@ -42,7 +42,7 @@ def encode_views(
     """
     ids, views = image_ids.tolist(), args.views_per_step
     if len(pixels) == 0:
-        return pixels.new_zeros(0, views, sum(backbone.widths))
+        return pixels.new_zeros(0, views, sum(backbone.widths), dtype=backbone.dtype)
     crops = random_views(pixels, ids, views, side, args.views, args.seed, step, purpose)
     return backbone.forward_with_layers(crops).unflatten(0, (len(pixels), views))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list
 
 from ..backbones.backbone import FrozenBackbone
 from ..backbones.fingerprint import model_fingerprint
@@ -16,11 +16,12 @@ from ..config import LGMConfig
 from ..data.grey import are_grey
 from ..data.labelled_images import LabelledImages
 from ..distributed import owned_range
-from ..features.coresets import centroid_rows, class_clusters, joint_features, random_rows
+from ..features.coresets import centroid_rows, joint_features, random_rows
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import beginning_of
 from .learned import Learned, SoftLabels
+from .real_features import shared_clusters
 from .real_images import StayingImages
 from .synthetic import SyntheticImages, resized
 
@@ -127,6 +128,9 @@ class Start:
         data = {"images": self.images.fingerprint, "labels": labels, "class_names": self.images.class_names}
         if self.earlier:
             data["init_images"] = self.earlier.fingerprint
+        if self.images.is_streamed and self.args.init in ("centroid", "random"):  # they are of those that are kept
+            kept = self.images.with_images().rows.numpy().tobytes()
+            data["kept_images"] = hashlib.sha256(kept).hexdigest()
         if self.autoencoder is not None:
             from .latents import own_config
 
@@ -136,8 +140,12 @@ class Start:
     def _real_pixels(self, own: slice, staying: StayingImages) -> torch.Tensor:
         """Random or central real images, whole squares, of shape (m, 3, size, size) with values in [0, 1]."""
         images, per_class = self.images.with_images(), self.args.learned_per_class
-        if self.images.is_streamed:
-            images.check_classes(per_class)  # few are kept
+        fewest = int(torch.bincount(images.labels, minlength=images.num_classes).min())
+        if self.images.is_streamed and fewest < per_class:
+            raise ValueError(
+                f"init='{self.args.init}': of a class of the stream {fewest} image(s) are kept, and {per_class} are "
+                "needed: give the StreamEncoder a larger kept_per_class, or init='noise'."
+            )
         if self.args.init == "random":
             others = staying.other_rows(len(images))
             rows = others[random_rows(images.labels[others], images.num_classes, per_class, self.args.seed)]
@@ -151,10 +159,11 @@ class Start:
         """The real images nearest to their class mean; to those of their clusters, where images stand for these."""
         z, args = [extractor.extract(backbone, images) for backbone in self.backbones], self.args
         groups, count, each = images.labels, images.num_classes, args.images_per_class
-        if args.has_clusters and not images.is_streamed:
-            groups = class_clusters(z[0], groups, count, each, args.seed)
-            count, each = count * each, 1
-        return centroid_rows(joint_features(z), groups, count, each)
+        cluster = None if images.is_streamed else shared_clusters(self.backbones[0], images, args, extractor)
+        if cluster is not None:
+            groups, count, each = cluster.cpu(), count * each, 1
+        rows = centroid_rows(joint_features(z), groups, count, each)
+        return broadcast(rows.to(extractor.accelerator.device)).cpu()  # sums may differ between machines
 
 
 def resolved_channels(args: LGMConfig, images: LabelledImages) -> int:

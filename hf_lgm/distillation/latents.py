@@ -80,9 +80,14 @@ class LatentImages(SyntheticImages):
     @torch.no_grad()
     def start_from(self, images: torch.Tensor) -> None:
         """Start from the latents of images of shape (n, 3, side, side) with values in [0, 1]."""
+        self.mix_with(images, 1.0)
+
+    @torch.no_grad()
+    def mix_with(self, images: torch.Tensor, weight: float) -> None:
+        """Mix latents with those of images: drawing and encoding them again would wear them out."""
         latents = [self._encode(few.to(self.levels[0])) for few in images.split(_DECODED) if len(few)]
         if latents:
-            self.levels[0].copy_(torch.cat(latents))
+            self.levels[0].lerp_(torch.cat(latents), weight)
 
     def forward(self) -> torch.Tensor:
         """The images, of shape (n, 3, size, size) with values in [0, 1]."""

@@ -111,17 +111,15 @@ class Learned:
 
     @torch.no_grad()
     def return_towards(self, start: torch.Tensor, weight: float) -> None:
-        """Mix the images with what they began as, of shape (m, 3, size, size); Adam starts afresh.
-
-        Mixed as images, so that every level of a pyramid has its share.
-        """
-        self.images.start_from((1 - weight) * self.images() + weight * start.to(self.images.levels[0]))
+        """Mix the images with what they began as, of shape (m, 3, size, size); Adam starts afresh."""
+        self.images.mix_with(start, weight)
         self.restart_optimizer()
 
     @property
     def is_coarse(self) -> bool:
-        """Whether the images have no level yet that has more than half of their side."""
-        return 2 * self.images.sides[len(self.images.levels) - 1] <= self.images.size
+        """Whether levels are still to come, and none that is there has more than half of the images' side."""
+        count = len(self.images.levels)
+        return count < len(self.images.sides) and 2 * self.images.sides[count - 1] <= self.images.size
 
     def grow_if_due(self, step: int) -> None:
         """Add the pyramid levels that are due before a step; Adam starts afresh (paper, section 3.2)."""

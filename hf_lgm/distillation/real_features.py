@@ -53,7 +53,7 @@ def real_features(
             OnlineFeatures(each, images, args, extractor).batches(of_it)
             for each, of_it in zip(backbones, steps, strict=True)
         ]
-    cluster = _shared_clusters(backbones[0], images, args, extractor)
+    cluster = shared_clusters(backbones[0], images, args, extractor)
     return [repeat(_cached(each, images, args, extractor, cluster)) for each in backbones]
 
 
@@ -73,13 +73,15 @@ def _cached(
     cluster: torch.Tensor | None,
 ) -> list[LabelledFeatures]:
     """All real features through one backbone, with the clusters that all backbones share, and its layers' means."""
-    spaces = extractor.extract(backbone, images, with_layers=True).split(backbone.widths, dim=1)
-    z = _placed(spaces[0], extractor.accelerator.device)
+    z = _placed(extractor.extract(backbone, images), extractor.accelerator.device)
     y, cluster = images.labels.to(z.device), None if cluster is None else cluster.to(z.device)
     weight = balanced_weights(y if cluster is None else cluster) if args.balance_classes else uniform_weights(y)
     logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
     real = LabelledFeatures(z, y, weight, cluster)
-    return [real, *(_means(layer, real) for layer in spaces[1:])]
+    if not backbone.layers:
+        return [real]
+    spaces = extractor.extract(backbone, images, with_layers=True).split(backbone.widths, dim=1)
+    return [real, *(_means(layer, real) for layer in spaces[1:])]  # all that stays of them
 
 
 def _means(z: torch.Tensor, real: LabelledFeatures) -> LabelledFeatures:
@@ -98,10 +100,13 @@ def _means(z: torch.Tensor, real: LabelledFeatures) -> LabelledFeatures:
     return LabelledFeatures(means, label, share.to(real.weight), None if real.cluster is None else label)
 
 
-def _shared_clusters(
+def shared_clusters(
     backbone: FrozenBackbone, images: LabelledImages, args: LGMConfig, extractor: FeatureExtractor
 ) -> torch.Tensor | None:
-    """What the images of a class stand for, by the features of one backbone, for all; `None` without clusters."""
+    """What the images of a class stand for, by the features of one backbone, for all; `None` without clusters.
+
+    Every process must ask, and is told what the first one found.
+    """
     if not args.has_clusters:
         return None
     z = extractor.extract(backbone, images)

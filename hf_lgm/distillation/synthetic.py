@@ -88,6 +88,14 @@ class SyntheticImages(nn.Module):
         for rows in torch.arange(len(images)).split(_STARTED):
             self._start_rows(rows, images[rows.to(images.device)])
 
+    @torch.no_grad()
+    def mix_with(self, images: torch.Tensor, weight: float) -> None:
+        """Become so much of given images, of shape (n, 3, size, size), and the rest of what these are.
+
+        Mixed as images, so that every level of a pyramid has its share.
+        """
+        self.start_from((1 - weight) * self() + weight * images.to(self.levels[0]))
+
     def _start_rows(self, rows: torch.Tensor, images: torch.Tensor) -> None:
         """The same of some of the images."""
         images = resized(images, self.size).cpu().double()  # not every device has it
@@ -117,8 +125,10 @@ class SyntheticImages(nn.Module):
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:
     """Images of shape (n, 3, side, side) at another side."""
-    if images.shape[-1] == size or len(images) == 0:
+    if images.shape[-1] == size:
         return images
+    if len(images) == 0:  # more processes than images
+        return images.new_empty(0, images.shape[1], size, size)
     return F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
 
 

@@ -1,5 +1,6 @@
 """Features on disk, in shards that survive a killed process and tell when they are damaged."""
 
+import copy
 import hashlib
 import json
 import logging
@@ -57,12 +58,21 @@ class FeatureCache:
         }
         root = Path(cache_dir) if cache_dir else assets_folder("features")
         self.dim, self.dtype, self.shard_rows = backbone.dim, backbone.dtype, shard_rows
-        self.layers = backbone.layers if with_layers else ()
-        self.widths = [backbone.dim, *([sum(backbone.layer_dims)] if self.layers else [])]
+        self._set_layers(backbone if with_layers else None)
         self.backbone = backbone.name
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "key.json").write_text(json.dumps(key, indent=2))
+
+    def with_layers_of(self, backbone: FrozenBackbone) -> "FeatureCache":
+        """The same with the layers of the backbone."""
+        cache = copy.copy(self)
+        cache._set_layers(backbone)
+        return cache
+
+    def _set_layers(self, backbone: FrozenBackbone | None) -> None:
+        self.layers = backbone.layers if backbone else ()
+        self.widths = [self.dim, *([sum(backbone.layer_dims)] if backbone and backbone.layers else [])]
 
     def empty(self, total: int) -> torch.Tensor:
         """Room for all `total` rows, of shape (total, D); on disk where they are many."""

@@ -107,9 +107,17 @@ def class_clusters(z: torch.Tensor, y: torch.Tensor, num_classes: int, clusters:
     """
     cluster = torch.empty(len(y), dtype=torch.long)
     for label, of_class in enumerate(indices_by_class(y.cpu(), num_classes)):
-        found = _clusters(z[of_class].float().cpu(), clusters, 3, seed).labels_
-        cluster[of_class] = label * clusters + torch.from_numpy(found).long()
+        found = torch.from_numpy(_clusters(z[of_class].float().cpu(), clusters, 3, seed).labels_).long()
+        cluster[of_class] = label * clusters + _without_empty_ones(found, clusters)
     return cluster.to(y.device)
+
+
+def _without_empty_ones(cluster: torch.Tensor, count: int) -> torch.Tensor:
+    """Each empty cluster gets a sample of the largest: of fewer distinct samples than clusters k-means finds fewer."""
+    for empty in set(range(count)) - set(cluster.tolist()):
+        largest = torch.bincount(cluster, minlength=count).argmax()
+        cluster[(cluster == largest).nonzero()[-1, 0]] = empty
+    return cluster
 
 
 def _clusters(z: torch.Tensor, count: int, tries: int, seed: int) -> Any:

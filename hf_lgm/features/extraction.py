@@ -111,8 +111,11 @@ class FeatureExtractor:
         backbone: FrozenBackbone,
         images: LabelledImages,
     ) -> None:
-        """Read the shards that begin at `starts` into their rows, computing and keeping those that are not there."""
-        missing = []
+        """Read the shards that begin at `starts` into their rows, computing and keeping those that are not there.
+
+        A backbone that tells of its layers is asked for them at once: they may be wanted next.
+        """
+        missing, whole = [], cache.with_layers_of(backbone)
         for start in starts:
             if (found := cache.read(start, len(images))) is None:
                 missing.append(torch.arange(start, min(start + self.shard_rows, len(images))))
@@ -120,14 +123,13 @@ class FeatureExtractor:
                 features[start : start + len(found)] = found
         total = sum(map(len, missing))
         with tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
-            for rows, z in zip(missing, self._encoded(missing, cache, backbone, images, bar), strict=True):
-                features[rows[0] : rows[-1] + 1] = z
-                cache.write(int(rows[0]), z)
+            for rows, z in zip(missing, self._encoded(missing, backbone, images, bar), strict=True):
+                features[rows[0] : rows[-1] + 1] = z[:, : features.shape[1]]
+                whole.write(int(rows[0]), z)
 
     def _encoded(
         self,
         shards: list[torch.Tensor],
-        cache: FeatureCache,
         backbone: FrozenBackbone,
         images: LabelledImages,
         bar: tqdm,
@@ -141,6 +143,6 @@ class FeatureExtractor:
         for shard in batches:
             features = []
             for rows in shard:
-                features.append(backbone.encode(next(loader), with_layers=bool(cache.layers)))
+                features.append(backbone.encode(next(loader), with_layers=True))
                 bar.update(len(rows))
             yield torch.cat(features).cpu()

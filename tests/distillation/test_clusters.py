@@ -1,5 +1,6 @@
 """Several images of a class that stand for clusters of it."""
 
+import pytest
 import torch
 from conftest import SIDE
 
@@ -18,6 +19,13 @@ def test_clusters_are_numbered_by_class_and_are_those_of_the_data():
         of_class = cluster[y == label] % 2
         assert torch.equal(of_class, which[y == label]) or torch.equal(of_class, 1 - which[y == label])
     assert torch.equal(class_clusters(z, y, 3, 2, seed=0), cluster)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_every_cluster_has_a_sample_where_there_are_fewer_distinct_ones():
+    z = torch.tensor([[0.0, 0], [0, 0], [5, 5], [1, 1], [1, 1], [1, 1]])
+    cluster = class_clusters(z, torch.tensor([0, 0, 0, 1, 1, 1]), 2, 3, seed=0)
+    assert sorted(cluster.tolist()) == [0, 1, 2, 3, 4, 5]
 
 
 def distil(backbone, splits, folder, **settings):

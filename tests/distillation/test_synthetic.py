@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_lgm.distillation.synthetic import SyntheticImages, pyramid_sides
+from hf_lgm.distillation.synthetic import SyntheticImages, pyramid_sides, resized
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,18 @@ def test_starting_from_images_gives_these_images(sides):
     images.start_from(given)
     assert len(images.levels) == len(images.sides)
     assert (images() - given).abs().max() < 1.01 / 255
+
+
+def test_a_process_without_images_starts_from_none_and_mixes_with_none():
+    images = SyntheticImages([], 32, seed=0)
+    images.start_from(torch.rand(0, 3, 16, 16))
+    images.mix_with(resized(torch.rand(0, 3, 16, 16), 32), 0.5)
+    assert images().shape == (0, 3, 32, 32)
+
+
+def test_mixing_is_of_images():
+    images, others = SyntheticImages(range(2), 16, seed=0), torch.rand(2, 3, 16, 16)
+    images.start_from(torch.rand(2, 3, 16, 16))
+    before = images().detach()
+    images.mix_with(others, 0.25)
+    torch.testing.assert_close(images().detach(), 0.75 * before + 0.25 * others, rtol=0, atol=2e-2)

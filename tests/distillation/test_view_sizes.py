@@ -1,10 +1,13 @@
 """The sides of views: which are used, which one each step draws, and what is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import SIDE, make_vit
 from torch import nn
 
 from hf_lgm import FrozenBackbone, Preprocessing
+from hf_lgm.distillation.learned import Learned
 from hf_lgm.distillation.view_sizes import ViewSizes
 
 
@@ -40,3 +43,20 @@ def test_steps_draw_alike_for_all_backbones_and_the_smallest_while_coarse():
     assert [10 * side for side in drawn] == [others.at(step, is_coarse=False) for step in range(60)]
     assert drawn != [ViewSizes((8, 16, 24), seed=2).at(step, is_coarse=False) for step in range(60)]
     assert sizes.at(3, is_coarse=True) == 8 and sizes.largest == 24
+
+
+@pytest.mark.parametrize(
+    ("sides", "size", "levels", "wanted"),
+    [
+        ([1, 2, 4, 8, 16], 16, 1, True),
+        ([1, 2, 4, 8, 16], 16, 4, True),
+        ([1, 2, 4, 8, 16], 16, 5, False),
+        ([1, 2, 4, 8, 12], 12, 4, False),
+        ([16], 16, 1, False),  # plain pixels
+        ([28], 224, 1, False),  # latents, which are as fine as they will ever be
+    ],
+)
+def test_images_are_coarse_while_levels_are_to_come(sides, size, levels, wanted):
+    learned = object.__new__(Learned)
+    learned.images = SimpleNamespace(sides=sides, size=size, levels=[None] * levels)
+    assert learned.is_coarse is wanted

@@ -148,3 +148,19 @@ def test_features_that_are_not_finite_are_never_kept(extract, backbone, train_im
     )
     with pytest.raises(FloatingPointError, match=r"features of image 0 through tiny-dinov2 are not finite in torch"):
         extract()
+
+
+def test_a_backbone_with_layers_is_asked_once_for_both(train_images, tmp_path):
+    backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0), name="tiny-dinov2")
+    layered, extractor, calls = backbone.with_layers(3), FeatureExtractor(cache_dir=tmp_path), []
+    encode = layered.encode
+    layered.encode = lambda crops, with_layers=False: calls.append(len(crops)) or encode(crops, with_layers)
+    z = extractor.extract(layered, train_images)
+    spaces = extractor.extract(layered, train_images, with_layers=True)
+    assert sum(calls) == len(train_images) and spaces.shape[1] == sum(layered.widths)
+    assert torch.equal(spaces[:, : layered.dim], z)
+    assert torch.equal(FeatureExtractor(cache_dir=tmp_path / "other").extract(backbone, train_images), z)
+    (layers,) = tmp_path.glob("*/layers-*.safetensors")
+    layers.write_bytes(b"damaged")
+    assert torch.equal(extractor.extract(layered, train_images, with_layers=True), spaces)
+    assert sum(calls) == 2 * len(train_images)
