@@ -93,9 +93,9 @@ def test_they_are_distilled_resumed_and_named(backbone, folder, tmp_path):
 
 
 def test_the_loss_falls(backbone, folder, tmp_path):
-    distiller = make(
-        backbone, folder, tmp_path / "out", init="noise", max_steps=60, learning_rate=0.1, save_strategy="no"
-    )
+    alone = {"init": "noise", "objective": "lgm", "layers": 0, "view_sizes": []}
+    settings = {"max_steps": 60, "learning_rate": 0.1, "save_strategy": "no", **alone}
+    distiller = make(backbone, folder, tmp_path / "out", **settings)
     distiller.train()
     losses = [log["loss"] for log in distiller.state.log_history]
     assert losses[-1] < 0.9 * losses[0]
