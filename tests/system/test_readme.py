@@ -31,7 +31,7 @@ def test_the_python_example_runs(model_folder, dataset_folder, tmp_path, monkeyp
 
 def test_every_file_and_flag_that_is_named_exists():
     root = Path(hf_lgm.__file__).parent.parent
-    for path in re.findall(r"(?:scripts|recipes|docs)/[\w/]+\.\w+", README):
+    for path in re.findall(r"(?:scripts|recipes|docs|benchmarks)/[\w/]+\.\w+", README):
         assert (root / path).is_file(), path
     flags = [root / "hf_lgm" / name for name in ("arguments.py", "config.py", "settings.py")]
     places = [*(root / "scripts").glob("*.py"), *(root / "hf_lgm" / "cli").glob("*.py"), *flags]
@@ -45,5 +45,8 @@ def test_every_file_and_flag_that_is_named_exists():
         "main_process_port",
         "help",
     }
-    for flag in set(re.findall(r"--([a-z_]+)", README)) - launcher:
+    benchmark = (root / "benchmarks" / "transfer.py").read_text(encoding="utf-8")
+    for command in re.findall(r"python benchmarks/transfer.py(?:[^\n]*\\\n)*[^\n]*", README):
+        assert all(flag in benchmark + script for flag in re.findall(r"--([a-z_]+)", command)), command
+    for flag in set(re.findall(r"--([a-z_]+)", README.replace(command, ""))) - launcher:
         assert flag in script, flag
