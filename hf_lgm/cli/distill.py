@@ -1,6 +1,6 @@
 """Distil a labelled image dataset into a few images per class.
 
-accelerate launch scripts/distill.py                                      # the demo: no network, minutes
+accelerate launch scripts/distill.py                                      # the demo: no network, a minute
 accelerate launch scripts/distill.py --model facebook/dinov2-base         # ImageNet-100 through DINOv2
 accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
 """
