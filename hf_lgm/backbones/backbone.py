@@ -328,7 +328,8 @@ class FrozenBackbone(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a model's own code may raise anything
-            logger.debug("%s: %s", self.name, first_line(error))
+            asked = " and hidden states" if kwargs else ""
+            logger.info("%s gives nothing for %d x %d pixels%s: %s", self.name, side, side, asked, first_line(error))
             return None
 
     @torch.no_grad()

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, AutoModel, DiffusionPipeline
 from torch.utils.checkpoint import checkpoint
 
 from ..hub import existing_path_or_id, first_line, model_error, must_use_cache
-from .synthetic import SyntheticImages
+from .synthetic import SyntheticImages, resized
 
 # Images that are decoded at a time, so that no more than their graphs are held; all are decoded twice in each step.
 _DECODED = 8
@@ -103,11 +102,11 @@ class LatentImages(SyntheticImages):
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         scale, shift = self._statistics()
         drawn = self.autoencoder.decode(latents / scale + shift).sample / 2 + 0.5
-        return _resized(drawn, self.size).clamp(0, 1)
+        return resized(drawn, self.size).clamp(0, 1)
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         scale, shift = self._statistics()
-        output = self.autoencoder.encode(_resized(images, self.drawn_size) * 2 - 1)
+        output = self.autoencoder.encode(resized(images, self.drawn_size) * 2 - 1)
         found = output.latents if hasattr(output, "latents") else output.latent_dist.mode()
         return (found - shift) * scale
 
@@ -118,7 +117,3 @@ class LatentImages(SyntheticImages):
         shift = (getattr(config, "shift_factor", None) or 0.0) if mean is None else mean
         scale = config.scaling_factor / like.new_tensor(1.0 if std is None else std)
         return scale.view(-1, 1, 1), like.new_tensor(shift).view(-1, 1, 1)
-
-
-def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    return images if images.shape[-1] == size else F.interpolate(images, size, mode="bilinear", antialias=True)
