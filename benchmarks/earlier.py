@@ -5,6 +5,6 @@ from typing import Any
 
 import yaml
 
-_RECIPE = Path(__file__).parent.parent / "recipes" / "features-alone.yaml"
+_RECIPE = Path(__file__).parent.parent / "hf_lgm" / "recipes" / "features-alone.yaml"
 
 FEATURES_ALONE: dict[str, Any] = yaml.safe_load(_RECIPE.read_text(encoding="utf-8"))

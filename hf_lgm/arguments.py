@@ -53,7 +53,8 @@ class LGMArguments:
     Twice the steps with half the views cost the same time and gave 53.9 at 0.01.
 
     Args:
-        output_dir (`str`, *optional*, defaults to `"outputs/lgm"`): Where everything is written.
+        output_dir (`str`, *optional*, defaults to `"outputs/lgm"`): Where everything is written; of a command, where
+            it is not given, a folder under outputs/ with dataset, backbone and images per class in its name.
         images_per_class (`int`, *optional*, defaults to 1): Images of each class.
         real_images_per_class (`int`, *optional*, defaults to 0): How many of these are real images that stay as they
             are: herding ones, whose mean is near the class mean. The others are learned to complete them, without
@@ -111,8 +112,8 @@ class LGMArguments:
             fit into the memory of a GPU, and on a CPU as many as make 128 views. The result does not depend on it,
             memory does, and all chunks but one cost a second forward pass.
         eval_seeds (`int`, *optional*, defaults to 5): Probes that an accuracy is the mean of.
-        protocol (`str`, *optional*, defaults to `"fast"`): How they are trained. `fast`: cached views; `paper`: fresh
-            views and the paper's learning rate. See [`ProbeProtocol`].
+        protocol (`str`, *optional*, defaults to `"fast"`): How probes are trained. `fast`: cached views; `paper`:
+            fresh views and the paper's learning rate. See [`ProbeProtocol`].
         eval_learning_rate (`float`, *optional*): Another learning rate of these probes than the protocol's.
         eval_strategy (`str`, *optional*, defaults to `"no"`): `steps`: evaluate on the way, which decides nothing.
         eval_steps (`float`, *optional*): Steps between two evaluations; `logging_steps` where not given.

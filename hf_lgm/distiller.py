@@ -323,7 +323,7 @@ class LGMDistiller:
                 saved = DistilledSet.from_pretrained(folder)
                 address = saved.push_to_hub(repo_id, **{**self._hub_arguments(), **kwargs})
             except HubError as error:
-                again = f"python scripts/publish.py --folder {folder} --repo_id {repo_id}"
+                again = f"hf-lgm publish --folder {folder} --repo_id {repo_id}"
                 raise HubError(f"{error} The images are in {folder}; to publish them: {again}") from error
         [address] = broadcast_object_list([address])
         return address

@@ -5,7 +5,7 @@ import os
 import torch
 from accelerate import Accelerator
 
-_SEVERAL = "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 scripts/distill.py"
+_SEVERAL = "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 -m hf_lgm.cli.distill"
 
 
 def check_launch() -> None:
@@ -23,7 +23,7 @@ def check_launch() -> None:
         if os.environ.get(f"ACCELERATE_USE_{kind.upper()}", "false").lower() in ("1", "true"):
             raise ValueError(
                 f"This launch asks for {kind}, which shards weights, and here none are trained: start it without, "
-                "accelerate launch --num_processes N scripts/distill.py; each process owns a part of the images."
+                "accelerate launch --num_processes N -m hf_lgm.cli.distill; each process owns a part of the images."
             )
 
 

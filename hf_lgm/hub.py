@@ -168,7 +168,7 @@ def must_use_cache(repo_id: str, repo_type: str, flag: str | None = None) -> boo
         raise HubError(
             f"The {repo_type} '{repo_id}' can't be fetched: {constants.ENDPOINT} can't be reached, there is no local "
             f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give a local folder as "
-            f"{flag or repo_type}, or run scripts/distill.py without arguments for the built-in demo, which "
+            f"{flag or repo_type}, or run `hf-lgm distill` without arguments for the built-in demo, which "
             "needs no network."
         )
     logger.warning("%s can't be reached: using the cached copy of the %s '%s'", constants.ENDPOINT, repo_type, repo_id)

@@ -1,4 +1,4 @@
-"""Real images in the form of a distilled set: `--help` says how."""
+"""`hf-lgm baselines`, for a clone: `--help` says how."""
 
 from hf_lgm.cli.baselines import main
 from hf_lgm.cli.parsing import run_command

@@ -1,4 +1,4 @@
-"""A table of linear probes, sets × backbones: `--help` says how."""
+"""`hf-lgm evaluate`, for a clone: `--help` says how."""
 
 from hf_lgm.cli.evaluate import main
 from hf_lgm.cli.parsing import run_command

@@ -1,4 +1,4 @@
-"""A set, or the probe trained on it, on the Hub: `--help` says how."""
+"""`hf-lgm publish`, for a clone: `--help` says how."""
 
 from hf_lgm.cli.parsing import run_command
 from hf_lgm.cli.publish import main

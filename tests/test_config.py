@@ -73,7 +73,7 @@ def test_values_out_of_range(settings, message):
 
 
 def test_the_papers_protocol_is_the_recipe(request):
-    recipe = yaml.safe_load((request.config.rootpath / "recipes" / "paper.yaml").read_text())
+    recipe = yaml.safe_load((request.config.rootpath / "hf_lgm" / "recipes" / "paper.yaml").read_text())
     of_models = {f.name: recipe.pop(f.name) for f in dataclasses.fields(ModelArguments) if f.name in recipe}
     assert of_models["image_mean"] == list(IMAGENET_MEAN) and of_models["image_std"] == list(IMAGENET_STD)
     assert of_models["resize_ratio"] == pytest.approx(DEFAULT_RESIZE_RATIO, abs=1e-9) and len(of_models) == 3

@@ -56,7 +56,7 @@ class LoadingArguments:
     """Where files go and how images are read, where nothing is distilled; as in [`LGMConfig`].
 
     Args:
-        output_dir (`str`, *optional*): Where everything is written.
+        output_dir (`str`, *optional*): Where everything is written; where not given a folder under outputs/.
         seed (`int`, *optional*, defaults to 42): Draws samples of the dataset, and a random baseline.
         use_cpu (`bool`, *optional*, defaults to `False`): Use no accelerator.
         per_device_eval_batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
@@ -81,8 +81,8 @@ class DataArguments(DataOptions):
     """The real images.
 
     Args:
-        dataset (`str`, *optional*): Hub id, or folder of images, parquet or tar files; clane9/imagenet-100 where not
-            given.
+        dataset (`str`, *optional*): Hub id, or folder of images, parquet or tar files; where not given demo-digits for
+            the demo's models, clane9/imagenet-100 for others.
         dataset_name (`str`, *optional*): What folders and cards call the data; the last part of --dataset.
         classes (`list[str]`, *optional*): Names or numbers of the classes to use; all where not given.
         streaming (`bool`, *optional*, defaults to `False`): Read each split once; of its images a few are stored, for

@@ -1,7 +1,7 @@
 """Real images in the form of a distilled set: what it has to beat.
 
-python scripts/baselines.py --kind centroid --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
-python scripts/baselines.py --kind neighbor --neighbors_of SET --model PATH_OR_ID --dataset PATH_OR_ID
+hf-lgm baselines --kind centroid --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
+hf-lgm baselines --kind neighbor --neighbors_of SET --model PATH_OR_ID --dataset PATH_OR_ID
 """
 
 import sys
@@ -13,7 +13,16 @@ from ..demo import DEMO_MODELS
 from ..settings import BaselineKind, ViewSettings
 from ..values import check_at_least
 from .arguments import DataArguments, LoadingArguments, ModelArguments
-from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
+from .parsing import (
+    check_output_dir,
+    default_output_dir,
+    parse_arguments,
+    prepare_torch,
+    published_command,
+    run_command,
+)
+
+OF_DEMO = ("flip", "crop_scale")
 
 
 @dataclass
@@ -48,7 +57,7 @@ class BaselineArguments:
 def main() -> None:
     """Load, choose, write."""
     types = (ModelArguments, DataArguments, LoadingArguments, BaselineArguments)
-    model_args, data_args, args, baseline_args = parse_arguments(types, __doc__ or "", sys.argv[1:])
+    model_args, data_args, args, baseline_args = parse_arguments(types, __doc__ or "", sys.argv[1:], OF_DEMO)
     dataset = data_args.choose(model_args.model)
     models = model_args.model or DEMO_MODELS[:1]
     if len(models) > 1:
@@ -76,7 +85,7 @@ def main() -> None:
     config = {
         "settings": {"images_per_class": per_class, **views},
         "source": {**source, **describe_images(train_images)},
-        "command": published_command("python scripts/baselines.py", sys.argv[1:]),
+        "command": published_command("hf-lgm baselines", sys.argv[1:]),
         "training_set": kind,
     }
     given = {"seed": args.seed, "neighbors_of": near, "config": config, "extractor": extractor}
@@ -86,4 +95,8 @@ def main() -> None:
         chosen.save_pretrained(folder)
         models_and_data = f"--model {models[0]}" + (f" --dataset {data_args.dataset}" if data_args.dataset else "")
         print(f"Look at: {folder}/preview.png")
-        print(f"Next:    python scripts/evaluate.py --sets {folder} {models_and_data}")
+        print(f"Next:    hf-lgm evaluate --sets {folder} {models_and_data}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,52 @@ logger = logging.getLogger(__name__)
 # Former names of flags, which are understood until 0.3.
 RENAMED = {"eval_protocol": "protocol"}
 
+RECIPES = Path(str(files("hf_lgm") / "recipes"))
+
 _NULL = "tag:yaml.org,2002:null"
 
 
-def read_config(path: Path, types: dict[str, Any]) -> dict[str, Any]:
+def config_path(asked: str) -> Path:
+    """The file that is meant: one of the user's, or else a recipe of ours by its name.
+
+    Args:
+        asked (`str`): A path, or a name such as food-101; recipes/food-101.yaml is understood too.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    path = Path(asked).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise FileNotFoundError(f"--config: '{asked}' is a folder: give the file that is in it.")
+    known = {recipe.stem: recipe for recipe in sorted(RECIPES.glob("*.yaml"))}
+    if path.parent.name in ("", "recipes") and path.stem in known and path.suffix in ("", ".yaml"):
+        return known[path.stem]
+    similar = difflib.get_close_matches(path.stem, known, 1, cutoff=0.6)
+    meant = f" Did you mean {similar[0]}?" if similar else f" Recipes: {', '.join(known)}."
+    raise FileNotFoundError(f"--config: there is no file '{asked}', and no recipe of this name.{meant}")
+
+
+def read_config(path: Path, types: dict[str, Any], ignore_others: bool = False) -> dict[str, Any]:
     """What a YAML file says of flags, each value of its flag's type.
 
     Args:
         path (`Path`): The file.
         types (`dict[str, type]`): The types of all flags, by name.
+        ignore_others (`bool`, *optional*, defaults to `False`): Leave out what is not among them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
         ValueError: If it is not a mapping of flags to values; the message names the file, and flag or line.
     """
-    if not path.is_file():
-        found = f"'{path}' is a folder: give the file that is in it" if path.is_dir() else f"there is no file '{path}'"
-        raise FileNotFoundError(f"--config: {found}.")
     values: dict[str, Any] = {}
     for written, value in _load(path).items():
         name = present_name(str(written).replace("-", "_"))
         if name in values:
             raise ValueError(f"--config: {path} names {name} twice.")
         values[name] = value
+    if ignore_others:
+        values = {name: value for name, value in values.items() if name in types}
     unknown = sorted(set(values) - set(types))
     if advice := "; ".join(f"{name}: use {INSTEAD[name]}" for name in unknown if name in INSTEAD):
         raise ValueError(f"--config: {path} has fields that LGMConfig does not take: {advice}.")

@@ -1,8 +1,9 @@
 """Distil a labelled image dataset into a few images per class.
 
-accelerate launch scripts/distill.py                                      # the demo: no network, a minute
-accelerate launch scripts/distill.py --model facebook/dinov2-base         # ImageNet-100 through DINOv2
-accelerate launch scripts/distill.py --model PATH_OR_ID --dataset PATH_OR_ID --images_per_class 1
+hf-lgm distill                                                   # the demo: no network, a minute
+hf-lgm distill --model PATH_OR_ID --dataset PATH_OR_ID           # your backbone, your images
+hf-lgm distill --model PATH_OR_ID --config food-101              # one of the recipes
+accelerate launch --num_processes 4 -m hf_lgm.cli.distill …      # on four GPUs
 """
 
 import dataclasses
@@ -17,7 +18,14 @@ from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..settings import PresetName
 from ..values import check_at_least
 from .arguments import DataArguments, ModelArguments, check_side
-from .parsing import check_output_dir, default_output_dir, parse_arguments, prepare_torch, published_command
+from .parsing import (
+    check_output_dir,
+    default_output_dir,
+    parse_arguments,
+    prepare_torch,
+    published_command,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
@@ -26,11 +34,12 @@ if TYPE_CHECKING:
     from ..distiller import LGMDistiller
     from ..evaluation.comparison import Comparison
 
-NEXT = "accelerate launch scripts/distill.py --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID"
+NEXT = "hf-lgm distill --model facebook/dinov2-base --dataset YOUR_FOLDER_OR_ID"
 AFTER_THAT = (
     "--eval_models OTHER_MODEL shows what the images are worth there; --images_per_class 10 makes more of them"
 )
-REFERENCES = ("zero-shot text", "nearest class mean", "all real images")  # scripts/evaluate.py has more
+REFERENCES = ("zero-shot text", "nearest class mean", "all real images")  # `hf-lgm evaluate` has more
+OF_DEMO = ("model", "dataset", "eval_models", "output_dir", "noise_std", "flip", "crop_scale")
 
 
 @dataclass
@@ -60,14 +69,10 @@ class RunArguments:
             check_side(name, "--eval_models")
 
 
-def main(default_config: Path | None = None) -> None:
-    """Load, distil, save, compare, say what to look at.
-
-    Args:
-        default_config (`Path`, *optional*): The demo's recipe, for a command without arguments.
-    """
+def main() -> None:
+    """Load, distil, save, compare, say what to look at."""
     types = (ModelArguments, DataArguments, LGMArguments, RunArguments)
-    model_args, data_args, given, run_args = parse_arguments(types, __doc__ or "", sys.argv[1:], default_config)
+    model_args, data_args, given, run_args = parse_arguments(types, __doc__ or "", sys.argv[1:], OF_DEMO)
     dataset = data_args.choose(model_args.model)
     models = model_args.model or DEMO_MODELS[:1]
     name = data_args.name_of(dataset)
@@ -100,7 +105,7 @@ def main(default_config: Path | None = None) -> None:
     kept_per_class = max(args.eval_seeds, 3 * args.images_per_class)
     all_backbones = list(dict.fromkeys([*through, *backbones]))
     train_images, eval_images = inputs.load_data(data_args, dataset, all_backbones, args, kept_per_class)
-    command = published_command("accelerate launch scripts/distill.py", sys.argv[1:])
+    command = published_command("hf-lgm distill", sys.argv[1:])
     known = {"source": source, "command": command}
     distillers = _ready(runs, args, through, backbones[: len(models)], train_images, eval_images, known)
     for distiller in distillers.values():  # nothing is removed before all that can be checked has been
@@ -229,5 +234,9 @@ def _report(comparison: "Comparison", args: "LGMConfig", images: str, following:
     folder = args.output_dir
     print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
     print(f'Use:     datasets.load_dataset("{folder}")')
-    print(f"Share:   python scripts/publish.py --folder {folder} --repo_id USER/{Path(folder).name}")
+    print(f"Share:   hf-lgm publish --folder {folder} --repo_id USER/{Path(folder).name}")
     print(f"Next:    {following}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,8 +1,8 @@
 """One table: linear probes trained on small sets of images, through several backbones, beside what real images give.
 
-python scripts/evaluate.py --sets outputs/demo --model demo-vit demo-convnext           # the demo's set
-python scripts/evaluate.py --sets SET_A SET_B --model MODEL_A MODEL_B --dataset PATH_OR_ID
-python scripts/evaluate.py --sets SET --model MODEL --dataset PATH_OR_ID --protocol paper --baselines random centroid
+hf-lgm evaluate --sets outputs/demo --model demo-vit demo-convnext           # the demo's set
+hf-lgm evaluate --sets SET_A SET_B --model MODEL_A MODEL_B --dataset PATH_OR_ID
+hf-lgm evaluate --sets SET --model MODEL --dataset PATH_OR_ID --protocol paper --baselines random centroid
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from ..publishing.files import COMPARISON_FILE, DETAILS_FILE, RESULTS_FILE, TABL
 from ..settings import ProbeProtocol, ProtocolName, ViewSettings
 from ..values import check_at_least, check_positive
 from .arguments import DataArguments, LoadingArguments, ModelArguments
-from .parsing import parse_arguments, prepare_torch
+from .parsing import parse_arguments, prepare_torch, run_command
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
@@ -57,7 +57,7 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         if not self.sets:
-            raise ValueError("--sets names what to evaluate: folders of distill.py or baselines.py, or Hub ids.")
+            raise ValueError("--sets names what to evaluate: folders of `distill` or `baselines`, or Hub ids.")
         check_at_least(self, 1, "eval_seeds")
         check_positive(self, "eval_learning_rate")
         if self.crop_scale is not None:
@@ -169,3 +169,7 @@ def _report(comparison: "Comparison", folder: Path, heading: str) -> None:
     figures = [folder / name for name in (COMPARISON_FILE, TRANSFER_FIGURE) if (folder / name).exists()]
     print(f"\nLook at: {', '.join(map(str, figures))}")
     print(f"Quote:   {folder}/{TABLE_FILE}, {folder}/{RESULTS_FILE}")
+
+
+if __name__ == "__main__":
+    run_command(main)

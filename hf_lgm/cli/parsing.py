@@ -1,28 +1,29 @@
 """What the commands share: flags over YAML files, the output folder, and errors as one sentence."""
 
 import argparse
-import difflib
 import inspect
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
 from ..arguments import INSTEAD
+from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..hub import without_folders
 from ..settings import PRESETS
 from ..values import converted, types_of
-from .config_files import present_name, read_config
+from .config_files import RECIPES, config_path, present_name, read_config
+from .help import HelpAction, help_text, meant_flag
 
 
 def parse_arguments(
-    types: Sequence[Any], description: str, argv: Sequence[str], default_config: Path | None = None
+    types: Sequence[Any], description: str, argv: Sequence[str], of_demo: Collection[str] = ()
 ) -> tuple[Any, ...]:
     """Objects of the given dataclasses from flags, over YAML files, over their defaults.
 
@@ -32,8 +33,8 @@ def parse_arguments(
         types (`Sequence[type]`): Dataclasses.
         description (`str`): What `--help` begins with.
         argv (`Sequence[str]`): The flags.
-        default_config (`Path`, *optional*): YAML that is read where neither such a file, nor a model, nor a dataset is
-            named.
+        of_demo (`Collection[str]`, *optional*): What is taken of the demo's recipe, where nothing else says it, by a
+            command whose model and dataset are the demo's.
 
     Raises:
         FileNotFoundError: If a YAML file is not there.
@@ -47,16 +48,31 @@ def parse_arguments(
     if unknown:
         _refuse(unknown[0], parser)
     given = {name: value for name, value in vars(known).items() if value is not None}
-    configs = given.pop("config", [])
-    if default_config and not (configs or given.keys() & {"model", "dataset"}):
-        configs = [default_config]
     wanted = {name: kind for each in types for name, kind in types_of(each).items()}
-    values: dict[str, Any] = {"output_dir": ""}
-    for config in configs:
-        values |= read_config(config, wanted)
+    values: dict[str, Any] = {}
+    for config in given.pop("config", []):
+        values |= read_config(config_path(config), wanted)
     values |= {name: converted(value, wanted[name], f"--{name}") for name, value in given.items()}
-    values = {**PRESETS[values.get("preset", "default")], **values}
+    demo = demo_settings(values, {name: wanted[name] for name in of_demo})
+    values = {**PRESETS[values.get("preset", "default")], "output_dir": "", **demo, **values}
     return tuple(each(**{name: values[name] for name in types_of(each) if name in values}) for each in types)
+
+
+def demo_settings(values: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What the demo's recipe says of these flags, where model and dataset are the demo's or not named at all.
+
+    Args:
+        values (`dict`): What is given.
+        wanted (`dict[str, type]`): The flags, with their types.
+    """
+    models = values.get("model") or []
+    if not set(models) <= set(DEMO_MODELS) or values.get("dataset") not in (None, DEMO_DATASET):
+        return {}
+    settings = read_config(RECIPES / "demo.yaml", wanted, ignore_others=True)
+    if models:  # a run of one's own, which is not written over the demo's
+        settings.pop("output_dir", None)
+    others = [name for name in settings.pop("eval_models", []) if name not in models]
+    return {**settings, "eval_models": others} if "eval_models" in wanted else settings
 
 
 def described_fields(kind: type) -> dict[str, str]:
@@ -153,35 +169,37 @@ def prepare_torch() -> None:
         )
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults beside the flags, examples on lines of their own."""
-
-
 class _Parser(HfArgumentParser):
     """Says in a sentence what is wrong with the command line, without all flags before it."""
+
+    shows_all = False  # of its help
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         raise ValueError(re.sub(r"^argument (--\w+)\S*:", r"\1:", message))
 
+    def format_help(self) -> str:
+        """The flags by what they are about; those that matter first, unless all are asked for."""
+        return help_text(self, self.shows_all)
+
 
 def _parser(types: Sequence[Any], description: str) -> argparse.ArgumentParser:
     """The flags of these dataclasses and `--config`; values stay as they were typed."""
-    parser = _Parser(list(types), description=description, formatter_class=_HelpFormatter)
+    parser = _Parser(list(types), description=description, allow_abbrev=False)
     said = {name: text for kind in types for name, text in described_fields(kind).items()}
     for action in parser._actions:
         if action.dest in said:
+            if action.type in (int, float) and not action.choices:
+                action.metavar = "N" if action.type is int else "X"
             action.type = None  # `converted` says what is wrong, of flags and files alike
             if action.choices:
-                action.metavar, action.choices = f"{{{','.join(map(str, action.choices))}}}", None
-        if action.option_strings[0].startswith(("--no_", "--no-")):
-            action.help = f"Turns --{action.dest} off."
-        elif action.dest in said:
-            action.help = said[action.dest].replace("%", "%%")
+                action.metavar, action.choices = "|".join(map(str, action.choices)), None
+            action.help = said[action.dest]
     parser.add_argument(
-        "--config", type=Path, nargs="+", help="YAML files of flags, later over earlier; the command line over them."
+        "--config", nargs="+", help="YAML files of flags, or names of recipes, later over earlier; flags over them."
     )
-    parser.set_defaults(output_dir="")
+    parser.add_argument("--help-all", action=HelpAction, nargs=0, help="The same of all flags.")
+    parser.set_defaults(output_dir=None)  # each command has its own
     return parser
 
 
@@ -206,6 +224,5 @@ def _refuse(flag: str, parser: argparse.ArgumentParser) -> None:
     name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
     if name in INSTEAD:
         raise ValueError(f"LGMConfig does not take {name}; use {INSTEAD[name]}.")
-    known = [name for action in parser._actions for name in action.option_strings]
-    similar = difflib.get_close_matches(flag, known, 1, cutoff=0.75)
-    raise ValueError(f"'{flag}' is no flag.{f' Did you mean {similar[0]}?' if similar else ''} --help lists them all.")
+    meant = meant_flag(name, [action.dest for action in parser._actions])
+    raise ValueError(f"'{flag}' is no flag.{f' Did you mean --{meant}?' if meant else ''} --help lists them all.")

@@ -1,7 +1,7 @@
 """Publish a set, or the probe trained on it, on the Hub: files, card and tag in one commit.
 
-python scripts/publish.py --folder outputs/demo --repo_id user/name --tag v1.0
-python scripts/publish.py --folder outputs/demo --repo_id user/name-probe --probe    # an image classifier
+hf-lgm publish --folder outputs/demo --repo_id user/name --tag v1.0
+hf-lgm publish --folder outputs/demo --repo_id user/name-probe --probe    # an image classifier
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..hub import check_repo_id, check_tag
 from ..publishing.licenses import check_license
-from .parsing import parse_arguments, prepare_torch
+from .parsing import parse_arguments, prepare_torch, run_command
 
 if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
@@ -24,13 +24,13 @@ class PublishArguments:
     """What goes where.
 
     Args:
-        folder (`str`): Folder that distill.py or baselines.py wrote.
+        folder (`str`): Folder that `distill` or `baselines` wrote.
         repo_id (`str`, *optional*): Repository 'user/name' to publish in.
         private (`bool`, *optional*): Whether a new repository is private; where not given, by the licence of the
             source.
         tag (`str`, *optional*): Tag of the commit, such as v1.0.
         overwrite (`bool`, *optional*, defaults to `False`): Replace whatever else the repository holds.
-        results (`str`, *optional*): results.json of evaluate.py, where the card should show that table.
+        results (`str`, *optional*): results.json of `evaluate`, where the card should show that table.
         license (`str`, *optional*): Licence for the card, such as cc-by-4.0.
         license_name (`str`, *optional*): Its name, where --license is other.
         license_link (`str`, *optional*): Its address, where --license is other.
@@ -110,7 +110,7 @@ def _add_flags(distilled: "DistilledSet", args: PublishArguments) -> None:
     """What the flags say of the set, into its configuration and results."""
     if args.results:
         distilled.results = json.loads(Path(args.results).read_text(encoding="utf-8"))
-        distilled.config["training_set"] = Path(args.folder).name  # as evaluate.py calls it
+        distilled.config["training_set"] = Path(args.folder).name  # as `evaluate` calls it
     if args.license and not args.probe:
         source = distilled.config.setdefault("source", {})
         source.pop("license_declared_by", None)
@@ -134,3 +134,7 @@ def _backbone(distilled: "DistilledSet", name: str | None) -> "FrozenBackbone":
         feature_pooling=made.get("pooling"),
         revision=None if name else made.get("revision"),
     )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -16,7 +16,7 @@ from hf_lgm.values import converted, types_of
 
 TYPES = (ModelArguments, DataArguments, LGMArguments, RunArguments)
 FIELDS = {name: kind for of in TYPES for name, kind in types_of(of).items()}
-RECIPES = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "recipes").glob("*.yaml"))]
+RECIPES = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "hf_lgm" / "recipes").glob("*.yaml"))]
 SCALARS = (
     st.none()
     | st.booleans()

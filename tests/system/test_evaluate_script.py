@@ -51,7 +51,7 @@ def test_baselines_then_one_table(run, with_sets, tmp_path, model_folder):
     assert list(details[0]["per_class"]) == ["class 0", "class 1", "class 2"]
     assert "| matched " in (tmp_path / "table" / "table.md").read_text()
     assert (tmp_path / "table" / "comparison.png").stat().st_size > 0
-    assert DistilledSet.from_pretrained(tmp_path / "matched").config["command"].startswith("python scripts/baselines")
+    assert DistilledSet.from_pretrained(tmp_path / "matched").config["command"].startswith("hf-lgm baselines")
 
 
 def test_views_are_the_first_sets_or_as_told(run, with_sets, tmp_path):

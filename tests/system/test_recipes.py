@@ -14,7 +14,7 @@ from hf_lgm.cli.arguments import DEFAULT_DATASET, DataArguments, ModelArguments
 from hf_lgm.cli.inputs import load_data
 from hf_lgm.cli.parsing import default_output_dir, parse_arguments
 
-RECIPES = ROOT / "recipes"
+RECIPES = ROOT / "hf_lgm" / "recipes"
 PICTURE = PILImage.new("RGB", (4, 4))
 BREEDS = ["bulldog", "corgi", "dachshund", "labrador"]
 
@@ -71,7 +71,7 @@ PROTOCOLS = {"demo", "features-alone", "paper"}  # of no dataset, or of one that
 
 def parse(*flags):
     types = (ModelArguments, DataArguments, LGMArguments)
-    return parse_arguments(types, "", ["--model", "user/model", *map(str, flags)], RECIPES / "demo.yaml")
+    return parse_arguments(types, "", ["--model", "user/model", *map(str, flags)])
 
 
 def test_every_recipe_is_tested():

@@ -69,7 +69,7 @@ def test_nothing_of_this_machine_is_in_what_is_published(finished):
 def test_the_card_has_the_command_with_the_last_parts_of_paths(finished):
     cwd, _ = finished
     config = json.loads(next(cwd.rglob("lgm_config.json")).read_text())
-    assert config["command"].startswith("accelerate launch scripts/distill.py --model tiny-dinov2 --dataset colours ")
+    assert config["command"].startswith("hf-lgm distill --model tiny-dinov2 --dataset colours ")
     assert "--eval_models tiny-dinov2@24 --max_steps 4" in config["command"]
     assert config["command"] in next(cwd.rglob("README.md")).read_text()
 

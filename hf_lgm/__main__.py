@@ -1,0 +1,5 @@
+"""`python -m hf_lgm` is `hf-lgm`."""
+
+from .cli.main import main
+
+main()
