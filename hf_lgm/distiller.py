@@ -378,7 +378,9 @@ class LGMDistiller:
             self.start.apply(self.learned, self.start_pixels)
         if not args.init_weight:
             self.start_pixels = None  # is not needed again
-        logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
+        count, processes = self.learned.total, self.accelerator.num_processes
+        where = f"{self.accelerator.device}" if processes == 1 else f"{processes} x {self.accelerator.device}"
+        logger.info("Distilling %d images in %d steps on %s", count, self.args.max_steps, where)
         self.watch = LossWatch(self.accelerator.device)
         self.state.max_steps = args.max_steps
         self.state.compute_steps(args, args.max_steps)

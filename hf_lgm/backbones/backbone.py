@@ -145,7 +145,14 @@ class FrozenBackbone(nn.Module):
         check_weights(backbone, random_weights, info["unexpected_keys"])
         backbone.revision = cached_commit(source, revision)
         backbone.source = source
-        logger.info("Backbone %s", json.dumps(backbone.describe()))
+        said = backbone.describe()
+        logger.debug("%s", json.dumps(said))
+        parts = (
+            said["architecture"],
+            f"{backbone.dim} features ({said['pooling']})",
+            f"images of {said['image_size']} pixels",
+        )
+        logger.info("%s: %s", backbone.name, ", ".join([*parts, said["dtype"]]))
         return backbone
 
     @classmethod

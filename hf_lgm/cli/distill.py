@@ -26,6 +26,7 @@ from .parsing import (
     published_command,
     run_command,
 )
+from .terminal import keep_log
 
 if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
@@ -111,6 +112,7 @@ def main() -> None:
     for distiller in distillers.values():  # nothing is removed before all that can be checked has been
         if run_args.overwrite:
             distiller.remove_earlier_run()
+        keep_log(distiller.args.output_dir)
         distiller.train()
         distiller.save_model()
     distiller = distillers["distilled"]

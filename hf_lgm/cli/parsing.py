@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import logging
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..hub import without_folders
 from ..settings import PRESETS
 from ..values import converted, types_of
+from . import terminal
 from .config_files import RECIPES, config_path, present_name, read_config
 from .help import HelpAction, help_text, meant_flag
 
@@ -48,6 +48,8 @@ def parse_arguments(
     if unknown:
         _refuse(unknown[0], parser)
     given = {name: value for name, value in vars(known).items() if value is not None}
+    if given.pop("verbose", False):
+        terminal.show_everything()
     wanted = {name: kind for each in types for name, kind in types_of(each).items()}
     values: dict[str, Any] = {}
     for config in given.pop("config", []):
@@ -135,8 +137,7 @@ def published_command(launch: str, flags: Sequence[str]) -> str:
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; what a user can mend is one sentence on standard error, and exit status 1."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("hf_lgm").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    terminal.start()
     try:
         main()
     except Exception as error:
@@ -162,6 +163,7 @@ def prepare_torch() -> None:
     from ..distributed import check_launch
 
     check_launch()
+    terminal.quieten_libraries()
     is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
     if is_alone and "ACCELERATE_MIXED_PRECISION" in os.environ and not torch.accelerator.is_available():
         torch.set_num_threads(
@@ -198,6 +200,7 @@ def _parser(types: Sequence[Any], description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", nargs="+", help="YAML files of flags, or names of recipes, later over earlier; flags over them."
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="Print what libraries say too.")
     parser.add_argument("--help-all", action=HelpAction, nargs=0, help="The same of all flags.")
     parser.set_defaults(output_dir=None)  # each command has its own
     return parser

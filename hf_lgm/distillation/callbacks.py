@@ -16,6 +16,7 @@ from transformers import (
 from transformers.trainer_callback import CallbackHandler
 
 from ..data.images import to_images
+from ..progress import progress
 from ..publishing.figures import PREVIEW_PIXELS, grid, save_timelapse
 from ..publishing.files import TIMELAPSE_FILE
 from .output_folder import frame_folder, frames, remove_frames
@@ -38,14 +39,24 @@ def callback_handler(args: TrainingArguments, callbacks: Sequence[TrainerCallbac
 
 
 class LossBar(ProgressCallback):
-    """A progress bar with the loss, steps per second and the time left."""
+    """A progress bar with the loss, steps per second and the time left; a line a minute without a terminal."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin at the step that the run goes on from."""
+        if state.is_world_process_zero:
+            steps = state.max_steps
+            self.training_bar = progress(total=steps, initial=state.global_step, desc="distilling", unit="step")
+        self.current_step = state.global_step
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Show the loss beside the bar instead of a line for each log."""
         if self.training_bar is not None and logs and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}", levels=logs["levels"])
+            shown = {"loss": f"{logs['loss']:.4f}", "levels": logs["levels"]}
+            self.training_bar.set_postfix(shown, refresh=False)
         elif logs and any(key.startswith("eval_") for key in logs):
             super().on_log(args, state, control, logs, **kwargs)
 

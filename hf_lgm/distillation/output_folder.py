@@ -16,6 +16,8 @@ from ..publishing.files import (
     CONFIG_FILE,
     DATA_FILE,
     DETAILS_FILE,
+    LOG_FILE,
+    LOG_HEAD,
     PUBLISHED_FILES,
     RESULTS_FILE,
     TABLE_FILE,
@@ -25,7 +27,7 @@ from ..publishing.files import (
 )
 from .checkpoint import all_checkpoints, is_ours, named_checkpoints, remove_checkpoint, remove_leftovers
 
-SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE)
+SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE, LOG_FILE)
 TABLE_FILES = (TABLE_FILE, RESULTS_FILE, DETAILS_FILE, TRANSFER_FILE, TRANSFER_FIGURE, COMPARISON_FILE)
 PROBE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "head.safetensors")
 _FRAMES = "runs/frames"
@@ -118,14 +120,23 @@ def _our_files(folder: Path) -> set[str]:
     config, rows = _json_of(folder / CONFIG_FILE), _json_of(folder / DETAILS_FILE)
     found: set[str] = set()
     if isinstance(config, dict) and "dataset_info" in config:
-        found |= set(SET_FILES)
+        found |= {*SET_FILES} - {LOG_FILE}
     if isinstance(config, dict) and config.get("artifact") == "probe":
         found |= {*PROBE_FILES, *PUBLISHED_FILES}
     if isinstance(rows, list) and rows and all(isinstance(row, dict) and "training_set" in row for row in rows):
         found |= set(TABLE_FILES)
     if all_checkpoints(folder) or frames(folder):
         found.add(TIMELAPSE_FILE)
+    if _begins_with(folder / LOG_FILE, LOG_HEAD):
+        found.add(LOG_FILE)
     return found
+
+
+def _begins_with(path: Path, text: str) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(text.encode())) == text.encode()
 
 
 def _json_of(path: Path) -> Any:

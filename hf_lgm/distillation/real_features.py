@@ -76,7 +76,7 @@ def _cached(
     z = _placed(extractor.extract(backbone, images), extractor.accelerator.device)
     y, cluster = images.labels.to(z.device), None if cluster is None else cluster.to(z.device)
     weight = balanced_weights(y if cluster is None else cluster) if args.balance_classes else uniform_weights(y)
-    logger.info("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
+    logger.debug("%d real features of size %d on %s, all of them in every step", *z.shape, z.device)
     real = LabelledFeatures(z, y, weight, cluster)
     if not backbone.layers:
         return [real]

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
+from ..progress import progress
 from .cache import SHARD_ROWS, FeatureCache
 from .streaming import EncodedStream
 
@@ -122,7 +123,7 @@ class FeatureExtractor:
             else:
                 features[start : start + len(found)] = found
         total = sum(map(len, missing))
-        with tqdm(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
+        with progress(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
             for rows, z in zip(missing, self._encoded(missing, backbone, images, bar), strict=True):
                 features[rows[0] : rows[-1] + 1] = z[:, : features.shape[1]]
                 whole.write(int(rows[0]), z)

@@ -10,12 +10,12 @@ from typing import Any
 import datasets
 import torch
 from datasets import IterableDataset
-from tqdm.auto import tqdm
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.columns import class_indices, encode_groups, encode_labels, is_labelled, with_image_feature
 from ..data.decoding import LEFT_OUT, UnreadableImage, encoded, named_rows, read_image, unreadable
 from ..data.images import centre_crop, to_tensor
+from ..progress import progress
 from ..randomness import seeded_generator
 from ..settings import ColumnOptions
 from .cache import FeatureCache
@@ -175,7 +175,8 @@ class StreamPass:
         through = ", ".join(backbone.name for backbone in self.encoding.backbones)
         logger.info("Streaming: one pass, through %s; whether all classes have images is known after it", through)
         with ThreadPoolExecutor(self.num_threads) as executor:
-            bar = tqdm(stream, "streamed images", known.num_examples if known else None, unit="img")
+            total = known.num_examples if known else None
+            bar = progress(stream, desc="streamed images", total=total, unit="img")
             for position, row, image in self._read_ahead(bar, executor):
                 self._take(position, row, image)
         self.encoding.end_shard(len(self.positions) - 1)

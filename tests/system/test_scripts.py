@@ -206,7 +206,7 @@ def test_an_unreachable_hub_is_asked_once(tmp_path):
 
 
 def test_help_shows_what_can_be_set_and_nothing_else(run_here):
-    text, _ = run_here("--help")
+    text, _ = run_here("--help-all")
     assert all(f"--{name} " in text for name in ("model", "dataset", "output_dir", "max_steps", "also_init"))
     without_meaning = {f.name for f in fields(TrainingArguments)} - {f.name for f in fields(LGMArguments)}
     assert "fp16" in without_meaning and not [name for name in without_meaning if f"--{name} " in text]

@@ -1,0 +1,90 @@
+"""What a command prints while it works: our own sentences. These and what libraries say are kept in `run.log`."""
+
+import logging
+import os
+import sys
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..publishing.files import LOG_FILE, LOG_HEAD
+
+_LIBRARIES = ("accelerate", "datasets", "diffusers", "huggingface_hub", "transformers")
+
+# Records wait until it is known which folder is the run's.
+_log = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+
+
+class _Shown(logging.Filter):
+    """What of all records is printed: ours, and errors of others."""
+
+    everything = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether one is."""
+        is_ours = record.name.startswith("hf_lgm") and record.levelno >= logging.INFO
+        return self.everything or is_ours or record.levelno >= logging.ERROR
+
+
+_shown = _Shown()
+
+
+class _Terminal(logging.Handler):
+    """Standard error, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line, or as many as the record has."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def start() -> None:
+    """Print what this process has to say: of several only the first speaks, but for errors."""
+    terminal = _Terminal(logging.DEBUG if _is_first() else logging.ERROR)
+    terminal.addFilter(_shown)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[terminal, _log], force=True)
+    logging.getLogger("hf_lgm").setLevel(logging.DEBUG)  # all of it goes to the log
+
+
+def show_everything() -> None:
+    """Print what libraries say too, and leave them their progress bars."""
+    _shown.everything = True
+
+
+def quieten_libraries() -> None:
+    """Send what libraries say to the log alone, and hide their bars but those of downloads. Loads them."""
+    if _shown.everything:
+        return
+    import datasets
+    import huggingface_hub
+    import transformers
+
+    logging.captureWarnings(True)
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # loaded later, if at all
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+
+
+def keep_log(folder: str | Path) -> None:
+    """Write all records, those that wait too, to the end of a run's own log."""
+    if not _is_first():
+        return
+    path = Path(folder) / LOG_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text(LOG_HEAD, encoding="utf-8")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    _log.setTarget(file)
+    _log.capacity = 1  # from now on each is written at once
+    _log.flush()
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
