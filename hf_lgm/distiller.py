@@ -1,6 +1,7 @@
 """The method: synthetic images whose gradient for a random probe points where the real images' gradient points."""
 
 import functools
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ from .distributed import check_processes, gather_rows, to_device
 from .features.extraction import FeatureExtractor
 from .features.streaming import StreamEncoder
 from .randomness import seeded_generator
+from .settings import ColumnOptions
 from .trainer import DistillationTrainer
 
-Model = str | nn.Module | FrozenBackbone
+Model = str | os.PathLike[str] | nn.Module | FrozenBackbone
 
 
 class LGMDistiller(DistillationTrainer):
@@ -41,8 +43,8 @@ class LGMDistiller(DistillationTrainer):
     process owns a slice of the synthetic images with its optimizer state; what processes exchange is features.
 
     Args:
-        model (`str`, `torch.nn.Module`, [`FrozenBackbone`], or a list of them): Hub id or folder, a live model, or a
-            backbone. The images are made for all that are given, each with its own features, geometry and
+        model (`str`, `Path`, `torch.nn.Module`, [`FrozenBackbone`], or a list of them): Hub id or folder, a live
+            model, or a backbone. The images are made for all that are given, each with its own features, geometry and
             normalisation; the loss is the mean of theirs.
         args ([`LGMConfig`], *optional*): The settings.
         train_dataset (`datasets.Dataset`, `datasets.IterableDataset` or [`LabelledImages`]): The real images to
@@ -52,8 +54,13 @@ class LGMDistiller(DistillationTrainer):
         callbacks (`list[TrainerCallback]`, *optional*): Beside the progress bar, the time-lapse and the trackers.
         provenance (`dict`, *optional*): What the card says besides: `command`, and as `source` the `dataset` and its
             `license`.
+        image_column_name (`str`, *optional*): Which column of the datasets holds the images; where not given, the one
+            of type `Image`. Paths or encoded bytes have to be named.
+        label_column_name (`str`, *optional*): Which column holds the labels; where not given, the one of type
+            `ClassLabel`, else one called `label`, `cls` or the like.
 
     Raises:
+        TypeError: If an argument is something else than is listed here.
         ValueError: If the datasets can't be distilled, or their classes differ.
     """
 
@@ -66,8 +73,12 @@ class LGMDistiller(DistillationTrainer):
         processing_class: Any = None,
         callbacks: Sequence[TrainerCallback] | None = None,
         provenance: dict[str, Any] | None = None,
+        image_column_name: str | None = None,
+        label_column_name: str | None = None,
     ) -> None:
-        self.args = args = args or LGMConfig()
+        self.args = args = LGMConfig() if args is None else args
+        if not isinstance(args, LGMConfig):
+            raise TypeError(f"Expected as args an LGMConfig, found {type(args).__name__}: LGMConfig(max_steps=…).")
         if train_dataset is None:
             raise ValueError("LGMDistiller needs a train_dataset: the real images to distil.")
         if getattr(train_dataset, "is_streamed", isinstance(train_dataset, IterableDataset)):
@@ -84,13 +95,16 @@ class LGMDistiller(DistillationTrainer):
             for each in self.backbones:
                 each.compile_model(args.torch_compile_backend, args.torch_compile_mode)
         encoder = StreamEncoder(self.backbones, self.accelerator, batch_size, kept_per_class=args.kept_of_stream)
-        self.train_images, self.eval_images = LabelledImages.wrap(train_dataset, encoder), None
+        columns = {"image_column_name": image_column_name, "label_column_name": label_column_name}
+        wrap = functools.partial(LabelledImages.wrap, stream_encoder=encoder, options=ColumnOptions(**columns))
+        self.train_images, self.eval_images = wrap(train_dataset), None
         self.train_images.check_classes(args.images_per_class)
         if eval_dataset is not None:
-            self.eval_images = LabelledImages.wrap(eval_dataset, encoder).aligned(self.train_images.class_names)
+            self.eval_images = wrap(eval_dataset).aligned(self.train_images.class_names)
         self.start = Start.load(args, self.train_images, self.backbones)
         self.staying = StayingImages(args, self.train_images, self.backbones, self.extractor)
-        self.provenance = provenance or {}
+        given, named = provenance or {}, {name: column for name, column in columns.items() if column}
+        self.provenance = {**given, "source": {**named, **given.get("source", {})}}
         self.seconds, self.results, self.chunk_size = 0.0, [], args.chunk_size
         self.learned = self.start.new(self.accelerator)
         self.start_pixels = None  # what its images begin as, where that is not noise
@@ -210,7 +224,9 @@ def _prepared(
     model: Model | Sequence[Model], processing_class: Any, args: LGMConfig, device: torch.device
 ) -> list[FrozenBackbone]:
     """The backbones on a device, in the precision and with the layers that are asked for."""
-    models = [model] if isinstance(model, Model) else list(model)
+    models = list(model) if isinstance(model, (list, tuple)) else [model]
+    if not models:
+        raise ValueError("LGMDistiller needs a model to distil through, found an empty list.")
     backbones = [FrozenBackbone.wrap(each, processing_class) for each in models]
     check_names_differ([each.name for each in backbones])
     return [each.prepared(device, args.bf16).with_layers(args.layers) for each in backbones]

@@ -180,8 +180,11 @@ class DistillationTrainer:
                 saved = DistilledSet.from_pretrained(folder)
                 address = saved.push_to_hub(repo_id, **{**self._hub_arguments(), **kwargs})
             except HubError as error:
-                again = f"python scripts/publish.py --folder {folder} --repo_id {repo_id}"
-                raise HubError(f"{error} The images are in {folder}; to publish them: {again}") from error
+                again = f"DistilledSet.from_pretrained('{folder}').push_to_hub('{repo_id}')"
+                typed = f"python scripts/publish.py --folder {folder} --repo_id {repo_id}"
+                raise HubError(
+                    f"{error} The images are in {folder}; to publish them: {again}, or in a shell {typed}"
+                ) from error
         [address] = broadcast_object_list([address])
         return address
 
