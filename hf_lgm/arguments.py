@@ -118,7 +118,8 @@ class LGMArguments:
         eval_steps (`float`, *optional*): Steps between two evaluations; `logging_steps` where not given.
         eval_delay (`float`, *optional*, defaults to 0): Steps before the first evaluation.
         resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `auto`: the newest in `output_dir`, if
-            any. Data and settings that decide the result must be the same.
+            any. Data and settings that decide the result must be the same, but for `max_steps`: with more of them a
+            run is made longer.
         save_strategy (`str`, *optional*, defaults to `"steps"`): `steps`, or `no` for no checkpoints.
         save_steps (`float`, *optional*, defaults to 100): Steps between two checkpoints.
         save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep, 0 for all; the oldest go first.

@@ -121,12 +121,17 @@ class LGMDistiller(DistillationTrainer):
         repository is created at the start, where what is in the way costs nothing yet, and the images go there at
         the end.
 
+        A run of which nothing was changed is resumed with the same bits. It may also be made longer: raise
+        `args.max_steps` and call `train` again, here or, with `resume_from_checkpoint`, on a new distiller. From there
+        on learning rate, growth of the pyramid and returns to the start are those of the new length. So it is not the
+        same as a run of that length from its start, unless nothing depends on the length, as in the paper's preset.
+
         Args:
             resume_from_checkpoint (`str`, `Path` or `bool`, *optional*): A checkpoint's folder, or `True` or `"auto"`
                 for the newest one in `output_dir`, if there is one.
 
         Raises:
-            ValueError: If the checkpoint was made with other settings or data.
+            ValueError: If the checkpoint was made with other settings or data, or has done more than `max_steps`.
             FileExistsError: If `output_dir` holds what is not of a run of ours.
             FloatingPointError: If the loss stops being a number; the last good checkpoint stays.
             HubError: If the images can't be published; they are in `output_dir` by then, or nothing was begun.
@@ -135,7 +140,7 @@ class LGMDistiller(DistillationTrainer):
         check_room(self.args.output_dir, self.learned.bytes_of_checkpoint * (self.args.kept_checkpoints + 1))
         if self.args.push_to_hub and self.args.hub_dataset_id:
             self.open_repository(self.args.hub_dataset_id)
-        self._begin(resume_from_checkpoint or self.args.resume_from_checkpoint)
+        self._begin(resume_from_checkpoint)
         started, seconds_before = time.time(), self.seconds
         real = self._real_features()
         if not self.chunk_size:

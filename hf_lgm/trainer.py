@@ -49,6 +49,7 @@ class DistillationTrainer:
     eval_images: LabelledImages | None
     start: Start
     start_pixels: torch.Tensor | None
+    identity: dict[str, Any]
     staying: StayingImages
     learned: Learned
     provenance: dict[str, Any]
@@ -211,6 +212,8 @@ class DistillationTrainer:
             "device": self.accelerator.device.type,
             "processes": self.accelerator.num_processes,
         }
+        if changed := [log["step"] for log in self.state.log_history if "max_steps" in log]:
+            run["length_changed_at"] = changed
         images = self.train_images, self.eval_images
         described = describe_distillation(self.args, self.backbones, *images, self.provenance)
         return {**described, "settings": self.start.settings(), "began_as": self.start.beginning, "run": run}
@@ -218,32 +221,62 @@ class DistillationTrainer:
     def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
         """Begin at step 0, or where a checkpoint stopped."""
         args, main = self.args, self.accelerator.is_main_process
-        folder = checkpoint_to_resume(args.output_dir, resume_from_checkpoint)
-        [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
+        checkpoint = self._to_go_on_from(resume_from_checkpoint)
         self.learned = self.start.new(self.accelerator)
         self.callback_handler.model = self.images
-        if args.init_weight or not folder:
+        if args.init_weight or not checkpoint:
             self.start_pixels = self.start.pixels(self.learned.rows, self.staying)
-        if folder:
-            checkpoint = Checkpoint.load(folder)
-            checkpoint.check_identity(self.start.identity())
+        if checkpoint:
             self.learned.load_state_dict(checkpoint.tensors)
             self.state, self.seconds = checkpoint.state, checkpoint.seconds
             self.chunk_size = args.chunk_size or checkpoint.chunk_size
             if main:
                 remove_later_checkpoints(args.output_dir, self.state.global_step)
-            logger.info("Going on at step %d from %s", self.state.global_step, folder)
+            self._note_length(checkpoint.identity["max_steps"])
         else:
             self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, args.chunk_size
             self.start.apply(self.learned, self.start_pixels)
         if not args.init_weight:
             self.start_pixels = None  # is not needed again
+        self.identity = self.start.identity()
         logger.info("%d process(es), on %s", self.accelerator.num_processes, self.accelerator.device)
         self.watch = LossWatch(self.accelerator.device)
         self.state.max_steps = args.max_steps
         self.state.compute_steps(args, args.max_steps)
         self.state.is_world_process_zero = main
         self.state.is_local_process_zero = self.accelerator.is_local_main_process
+
+    def _to_go_on_from(self, resume_from_checkpoint: str | Path | bool | None) -> Checkpoint | None:
+        """What is here, of a run that has ended and was made longer; else a checkpoint on the disk, if one is meant.
+
+        Raises:
+            ValueError: If it was made with other settings or data.
+        """
+        args, state = self.args, self.state
+        is_longer = 0 < state.max_steps <= state.global_step and state.max_steps < args.max_steps
+        if is_longer and resume_from_checkpoint in (None, True, "auto"):
+            checkpoint, place = self._checkpoint(), "where the run had ended"
+        else:
+            folder = checkpoint_to_resume(args.output_dir, resume_from_checkpoint or args.resume_from_checkpoint)
+            [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
+            if folder is None:
+                return None
+            checkpoint, place = Checkpoint.load(folder), str(folder)
+        checkpoint.check_identity(self.start.identity())
+        logger.info("Going on at step %d from %s", checkpoint.state.global_step, place)
+        return checkpoint
+
+    def _note_length(self, before: int) -> None:
+        """Where a run goes on to another length, say and record what that means."""
+        done, now = self.state.global_step, self.args.max_steps
+        if now == before:
+            return
+        logger.warning(
+            "max_steps was %d and is %d. From step %d on, learning rate, growth and returns to the start are those of "
+            "the new length; where they were others before, this is not a run of %d steps from its start.",
+            before, now, done, now,
+        )  # fmt: skip
+        self.state.log_history.append({"max_steps": now, "step": done})
 
     def _log_evaluate_save(self, loss: torch.Tensor, signals: CheckpointSignals) -> None:
         """What the callbacks asked for, and the checkpoint that a signal asks for."""
@@ -259,10 +292,13 @@ class DistillationTrainer:
         elif self.control.should_save:
             self._save_checkpoint()
 
+    def _checkpoint(self) -> Checkpoint:
+        """All that there is now; every process must ask for it."""
+        return Checkpoint(self.learned.state_dict(), self.state, self.identity, self.seconds, self.chunk_size)
+
     def _save_checkpoint(self) -> Path:
         """Write what all processes own; every process must call it."""
-        tensors = self.learned.state_dict()
-        checkpoint = Checkpoint(tensors, self.state, self.start.identity(), self.seconds, self.chunk_size)
+        checkpoint = self._checkpoint()
         checkpoint.check_finite()
         if self.accelerator.is_main_process:
             checkpoint.save(self.args.output_dir)

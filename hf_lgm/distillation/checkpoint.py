@@ -104,14 +104,19 @@ class Checkpoint:
             raise ValueError(f"resume_from_checkpoint: '{folder}' is damaged ({error}): remove it.") from error
 
     def check_identity(self, identity: dict[str, Any]) -> None:
-        """Refuse to go on with other settings or data than those it was made with.
+        """Refuse to go on with other settings or data than those it was made with; `max_steps` may be another.
 
         Raises:
-            ValueError: If they differ; the message names what, with both values.
+            ValueError: If they differ; the message names what, with both values. Or if more is done than is asked for.
         """
-        now = json.loads(json.dumps(identity))
+        now, done = json.loads(json.dumps(identity)), self.state.global_step
+        if now["max_steps"] < done:
+            raise ValueError(
+                f"The checkpoint at step {done} has done more than max_steps={now['max_steps']}: give {done} or more, "
+                f"another output_dir, or {_GIVE_UP}."
+            )
         defaults = {name: _ONCE.get(name, getattr(LGMArguments, name, None)) for name in now}  # of what came later
-        then = defaults | self.identity
+        then = defaults | self.identity | {"max_steps": now["max_steps"]}
         changed = [
             f"{name}={_shown(then[name])} there, {_shown(now.get(name))} now"
             for name in sorted(then)
@@ -119,7 +124,7 @@ class Checkpoint:
         ]
         if changed:
             raise ValueError(
-                f"The checkpoint at step {self.state.global_step} was made with other settings: {'; '.join(changed)}. "
+                f"The checkpoint at step {done} was made with other settings: {'; '.join(changed)}. "
                 f"Give the same ones, another output_dir, or {_GIVE_UP}."
             )
 
