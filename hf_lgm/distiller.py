@@ -21,14 +21,16 @@ from .distillation.callbacks import callback_handler
 from .distillation.checkpoint import CheckpointSignals, LossWatch
 from .distillation.encoding import ChunkedEncoding, chunk_size_that_fits, encode_views
 from .distillation.initialization import Start
-from .distillation.objectives import LabelledFeatures, gradient_over_spaces, uniform_weights
+from .distillation.objectives import LabelledFeatures, ObjectiveFunction, gradient_over_spaces, uniform_weights
 from .distillation.output_folder import check_is_ours, check_room
+from .distillation.own_objective import check_objective, objective_name
 from .distillation.real_features import drawn_backbones, real_features
 from .distillation.real_images import StayingImages
 from .distillation.view_sizes import ViewSizes
 from .distributed import check_processes, gather_rows, to_device
 from .features.extraction import FeatureExtractor
 from .features.streaming import StreamEncoder
+from .publishing.distilled_set import DistilledSet
 from .randomness import seeded_generator
 from .settings import ColumnOptions
 from .trainer import DistillationTrainer
@@ -58,6 +60,16 @@ class LGMDistiller(DistillationTrainer):
             of type `Image`. Paths or encoded bytes have to be named.
         label_column_name (`str`, *optional*): Which column holds the labels; where not given, the one of type
             `ClassLabel`, else one called `label`, `cls` or the like.
+        init ([`DistilledSet`], *optional*): A set to go on from, in place of `args.init`, which stays plain data. It
+            is recorded by its fingerprint.
+        objective (`Callable`, *optional*): A loss of your own in place of `args.objective`: a function of `(synthetic,
+            real, W)`, two [`~hf_lgm.distillation.objectives.LabelledFeatures`] and a random probe, that returns a
+            scalar tensor. It is called in each feature space: the features, and each layer, where `real` is the mean
+            of each class (`layers=0` leaves layers out). Where several images of a class stand for clusters, W has a
+            row for each; `synthetic.by_cluster` and `real.by_cluster` have their labels. `synthetic.y` has shape
+            (n, C). `real` is in the backbone's precision; many features may be in the host's memory, and
+            `real.blocks(W, len(W))` brings a few at a time as W is. It is tried on random features first, and recorded
+            by its name alone: that its code was changed is not noticed.
 
     Raises:
         TypeError: If an argument is something else than is listed here.
@@ -75,6 +87,8 @@ class LGMDistiller(DistillationTrainer):
         provenance: dict[str, Any] | None = None,
         image_column_name: str | None = None,
         label_column_name: str | None = None,
+        init: DistilledSet | None = None,
+        objective: ObjectiveFunction | None = None,
     ) -> None:
         self.args = args = LGMConfig() if args is None else args
         if not isinstance(args, LGMConfig):
@@ -85,6 +99,7 @@ class LGMDistiller(DistillationTrainer):
             args.check_streaming()
         if eval_dataset is None and args.eval_strategy != "no":
             raise ValueError("eval_strategy needs an eval_dataset to evaluate on.")
+        name = None if objective is None else objective_name(objective)
         self.accelerator = Accelerator(cpu=args.use_cpu)
         check_processes(self.accelerator)
         batch_size = args.per_device_eval_batch_size
@@ -96,12 +111,17 @@ class LGMDistiller(DistillationTrainer):
                 each.compile_model(args.torch_compile_backend, args.torch_compile_mode)
         encoder = StreamEncoder(self.backbones, self.accelerator, batch_size, kept_per_class=args.kept_of_stream)
         columns = {"image_column_name": image_column_name, "label_column_name": label_column_name}
-        wrap = functools.partial(LabelledImages.wrap, stream_encoder=encoder, options=ColumnOptions(**columns))
+        wrap = functools.partial(
+            LabelledImages.wrap, stream_encoder=encoder, options=ColumnOptions(image_column_name, label_column_name)
+        )
         self.train_images, self.eval_images = wrap(train_dataset), None
         self.train_images.check_classes(args.images_per_class)
         if eval_dataset is not None:
             self.eval_images = wrap(eval_dataset).aligned(self.train_images.class_names)
-        self.start = Start.load(args, self.train_images, self.backbones)
+        self.objective = args.objective if objective is None else objective
+        if objective is not None:
+            check_objective(objective, self.backbones, self.train_images.num_classes, args)
+        self.start = Start.load(args, self.train_images, self.backbones, init, name)
         self.staying = StayingImages(args, self.train_images, self.backbones, self.extractor)
         given, named = provenance or {}, {name: column for name, column in columns.items() if column}
         self.provenance = {**given, "source": {**named, **given.get("source", {})}}
@@ -204,7 +224,7 @@ class LGMDistiller(DistillationTrainer):
             z, y = torch.cat([z, staying]), torch.cat([y, y_staying])  # (C * k * K, …)
         cluster = torch.arange(len(y), device=y.device) // views if self.args.has_clusters else None
         synthetic = LabelledFeatures(z, y, uniform_weights(y), cluster)
-        loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.args.objective)
+        loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.objective)
         encoding.backward(learned.own_views(dz) / drawn)  # (m, K, D)
         if dy is not None:
             learned.soft_labels.probabilities.backward(learned.own_views(dy).sum(dim=1) / drawn)
@@ -229,7 +249,7 @@ def _prepared(
     model: Model | Sequence[Model], processing_class: Any, args: LGMConfig, device: torch.device
 ) -> list[FrozenBackbone]:
     """The backbones on a device, in the precision and with the layers that are asked for."""
-    models = list(model) if isinstance(model, (list, tuple)) else [model]
+    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
     if not models:
         raise ValueError("LGMDistiller needs a model to distil through, found an empty list.")
     backbones = [FrozenBackbone.wrap(each, processing_class) for each in models]

@@ -216,7 +216,8 @@ class DistillationTrainer:
             run["length_changed_at"] = changed
         images = self.train_images, self.eval_images
         described = describe_distillation(self.args, self.backbones, *images, self.provenance)
-        return {**described, "settings": self.start.settings(), "began_as": self.start.beginning, "run": run}
+        settings = {"settings": self.start.settings(), "changed_settings": self.start.changed_settings()}
+        return {**described, **settings, "began_as": self.start.beginning, "run": run}
 
     def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
         """Begin at step 0, or where a checkpoint stopped."""

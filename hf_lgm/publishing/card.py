@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
-from ..settings import Initialization
+from ..settings import Initialization, Objective
 from .licenses import on_card
 from .provenance import backbones_of, beginning_of, is_hub_id, made_through
 from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
@@ -293,7 +293,9 @@ def license_sentence(source: dict[str, Any]) -> str:
 def methods(config: dict[str, Any]) -> list[str]:
     """The settings that are somebody's work, as `citations` knows them."""
     settings = config.get("settings", {})
-    named = [f"{name}={settings[name]}" for name in ("objective", "parameterization") if name in settings]
+    named = [f"parameterization={settings['parameterization']}"] if "parameterization" in settings else []
+    if settings.get("objective") in get_args(Objective):  # and no function of somebody's own
+        named.append(f"objective={settings['objective']}")
     is_sfm = settings.get("objective") == "lgm" and settings.get("probe_std") == 0
     return [*named, *(["probe_std=0"] if is_sfm else [])]
 
