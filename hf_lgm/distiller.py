@@ -110,10 +110,8 @@ class LGMDistiller(DistillationTrainer):
             for each in self.backbones:
                 each.compile_model(args.torch_compile_backend, args.torch_compile_mode)
         encoder = StreamEncoder(self.backbones, self.accelerator, batch_size, kept_per_class=args.kept_of_stream)
-        columns = {"image_column_name": image_column_name, "label_column_name": label_column_name}
-        wrap = functools.partial(
-            LabelledImages.wrap, stream_encoder=encoder, options=ColumnOptions(image_column_name, label_column_name)
-        )
+        columns = ColumnOptions(image_column_name, label_column_name)
+        wrap = functools.partial(LabelledImages.wrap, stream_encoder=encoder, options=columns)
         self.train_images, self.eval_images = wrap(train_dataset), None
         self.train_images.check_classes(args.images_per_class)
         if eval_dataset is not None:
@@ -123,8 +121,9 @@ class LGMDistiller(DistillationTrainer):
             check_objective(objective, self.backbones, self.train_images.num_classes, args)
         self.start = Start.load(args, self.train_images, self.backbones, init, name)
         self.staying = StayingImages(args, self.train_images, self.backbones, self.extractor)
-        given, named = provenance or {}, {name: column for name, column in columns.items() if column}
-        self.provenance = {**given, "source": {**named, **given.get("source", {})}}
+        named = {"image_column_name": image_column_name, "label_column_name": label_column_name}
+        source = {name: column for name, column in named.items() if column} | (provenance or {}).get("source", {})
+        self.provenance = {**(provenance or {}), "source": source}
         self.seconds, self.results, self.chunk_size = 0.0, [], args.chunk_size
         self.learned = self.start.new(self.accelerator)
         self.start_pixels = None  # what its images begin as, where that is not noise
