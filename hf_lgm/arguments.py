@@ -67,7 +67,7 @@ class LGMArguments:
         views_per_step (`int`, *optional*, defaults to 10): Random views of each synthetic image in each step.
         objective (`str`, *optional*, defaults to `"ridge"`): `ridge`: natural gradients, and the loss of a closed-form
             ridge probe (see [`~hf_lgm.distillation.objectives.ridge_and_natural_gradient`]); `lgm`: linear gradient
-            matching (the paper).
+            matching (the paper); in Python, a function of one's own is given to `LGMDistiller`.
         parameterization (`str`, *optional*, defaults to `"pyramid"`): `pyramid`: levels that join coarse to fine
             (paper, section 3.2); `pixel`: plain pixels; `latent`: what the autoencoder `vae` draws of learned latents.
         vae (`str`, *optional*): Its Hub id or folder: an `AutoencoderKL` or `AutoencoderTiny` of diffusers, such as
@@ -79,8 +79,9 @@ class LGMArguments:
             in the paper's code: there 200.
         init (`str`, *optional*, defaults to `"centroid"`): What the images start from: `noise`, the real image nearest
             to its class mean (`centroid`), a `random` real image of the class, or an earlier set: its folder or Hub
-            id. Where images stand for clusters, `centroid` is the one nearest to the mean of the cluster; beside real
-            images that stay, the next of herding; of a stream, one of the few images that are kept.
+            id; in Python, a set itself is given to `LGMDistiller`. Where images stand for clusters, `centroid` is the
+            one nearest to the mean of the cluster; beside real images that stay, the next of herding; of a stream, one
+            of the few images that are kept.
         init_weight (`float`, *optional*, defaults to 0.5): At every fifth of the run images go back towards what they
             began as: so much of it and the rest of what they are. At zero they never do. Needs another start than
             noise, for which it means nothing.
@@ -119,7 +120,8 @@ class LGMArguments:
         eval_steps (`float`, *optional*): Steps between two evaluations; `logging_steps` where not given.
         eval_delay (`float`, *optional*, defaults to 0): Steps before the first evaluation.
         resume_from_checkpoint (`str`, *optional*): A checkpoint's folder, or `auto`: the newest in `output_dir`, if
-            any. Data and settings that decide the result must be the same.
+            any. Data and settings that decide the result must be the same, but for `max_steps`: with more of them a
+            run is made longer.
         save_strategy (`str`, *optional*, defaults to `"steps"`): `steps`, or `no` for no checkpoints.
         save_steps (`float`, *optional*, defaults to 100): Steps between two checkpoints.
         save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep, 0 for all; the oldest go first.
@@ -224,6 +226,11 @@ class LGMArguments:
     def __post_init__(self) -> None:
         if isinstance(self.resume_from_checkpoint, (str, bool)):
             self.resume_from_checkpoint = _RESUME.get(self.resume_from_checkpoint, self.resume_from_checkpoint)
+        if hasattr(self.init, "from_pretrained"):
+            raise ValueError("init is a word, a folder or a Hub id here: a set goes to LGMDistiller(…, init=set).")
+        if callable(self.objective):
+            known = " or ".join(get_args(Objective))
+            raise ValueError(f"objective is {known} here: a function goes to LGMDistiller(…, objective=function).")
         convert_fields(self, LGMArguments)
         self._check_values()
         self._check_choices()

@@ -1,7 +1,7 @@
 """The method: synthetic images whose gradient for a random probe points where the real images' gradient points."""
 
 import functools
-import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset, IterableDataset
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -19,46 +18,35 @@ from .backbones.backbone import FrozenBackbone, check_names_differ
 from .config import LGMConfig
 from .data.labelled_images import LabelledImages
 from .distillation.callbacks import callback_handler
-from .distillation.checkpoint import (
-    Checkpoint,
-    CheckpointSignals,
-    LossWatch,
-    checkpoint_to_resume,
-    remove_later_checkpoints,
-    remove_old_checkpoints,
-)
+from .distillation.checkpoint import CheckpointSignals, LossWatch
 from .distillation.encoding import ChunkedEncoding, chunk_size_that_fits, encode_views
 from .distillation.initialization import Start
-from .distillation.objectives import LabelledFeatures, gradient_over_spaces, uniform_weights
-from .distillation.output_folder import check_is_ours, check_room, remove_earlier_run
+from .distillation.objectives import LabelledFeatures, ObjectiveFunction, gradient_over_spaces, uniform_weights
+from .distillation.output_folder import check_is_ours, check_room
+from .distillation.own_objective import check_objective, objective_name
 from .distillation.real_features import drawn_backbones, real_features
 from .distillation.real_images import StayingImages
-from .distillation.synthetic import SyntheticImages
 from .distillation.view_sizes import ViewSizes
 from .distributed import check_processes, gather_rows, to_device
-from .evaluation.evaluator import Evaluator
 from .features.extraction import FeatureExtractor
 from .features.streaming import StreamEncoder
-from .hub import HubError
-from .publishing.distilled_set import DistilledSet, features_of, planned_card, set_repository
-from .publishing.provenance import describe_distillation
+from .publishing.distilled_set import DistilledSet
 from .randomness import seeded_generator
-from .settings import ProbeProtocol
+from .settings import ColumnOptions
+from .trainer import DistillationTrainer
 
-logger = logging.getLogger(__name__)
-
-Model = str | nn.Module | FrozenBackbone
+Model = str | os.PathLike[str] | nn.Module | FrozenBackbone
 
 
-class LGMDistiller:
+class LGMDistiller(DistillationTrainer):
     """Distils a labelled image dataset through a frozen backbone by linear gradient matching (arXiv 2511.16674).
 
     Trainer-style: `train`, `evaluate`, `save_model` and `push_to_hub`, with Transformers' callbacks and trackers. Each
     process owns a slice of the synthetic images with its optimizer state; what processes exchange is features.
 
     Args:
-        model (`str`, `torch.nn.Module`, [`FrozenBackbone`], or a list of them): Hub id or folder, a live model, or a
-            backbone. The images are made for all that are given, each with its own features, geometry and
+        model (`str`, `Path`, `torch.nn.Module`, [`FrozenBackbone`], or a list of them): Hub id or folder, a live
+            model, or a backbone. The images are made for all that are given, each with its own features, geometry and
             normalisation; the loss is the mean of theirs.
         args ([`LGMConfig`], *optional*): The settings.
         train_dataset (`datasets.Dataset`, `datasets.IterableDataset` or [`LabelledImages`]): The real images to
@@ -68,8 +56,23 @@ class LGMDistiller:
         callbacks (`list[TrainerCallback]`, *optional*): Beside the progress bar, the time-lapse and the trackers.
         provenance (`dict`, *optional*): What the card says besides: `command`, and as `source` the `dataset` and its
             `license`.
+        image_column_name (`str`, *optional*): Which column of the datasets holds the images; where not given, the one
+            of type `Image`. Paths or encoded bytes have to be named.
+        label_column_name (`str`, *optional*): Which column holds the labels; where not given, the one of type
+            `ClassLabel`, else one called `label`, `cls` or the like.
+        init ([`DistilledSet`], *optional*): A set to go on from, in place of `args.init`, which stays plain data. It
+            is recorded by its fingerprint.
+        objective (`Callable`, *optional*): A loss of your own in place of `args.objective`: a function of `(synthetic,
+            real, W)`, two [`~hf_lgm.distillation.objectives.LabelledFeatures`] and a random probe, that returns a
+            scalar tensor. It is called in each feature space: the features, and each layer, where `real` is the mean
+            of each class (`layers=0` leaves layers out). Where several images of a class stand for clusters, W has a
+            row for each; `synthetic.by_cluster` and `real.by_cluster` have their labels. `synthetic.y` has shape
+            (n, C). `real` is in the backbone's precision; many features may be in the host's memory, and
+            `real.blocks(W, len(W))` brings a few at a time as W is. It is tried on random features first, and recorded
+            by its name alone: that its code was changed is not noticed.
 
     Raises:
+        TypeError: If an argument is something else than is listed here.
         ValueError: If the datasets can't be distilled, or their classes differ.
     """
 
@@ -82,54 +85,53 @@ class LGMDistiller:
         processing_class: Any = None,
         callbacks: Sequence[TrainerCallback] | None = None,
         provenance: dict[str, Any] | None = None,
+        image_column_name: str | None = None,
+        label_column_name: str | None = None,
+        init: DistilledSet | None = None,
+        objective: ObjectiveFunction | None = None,
     ) -> None:
-        self.args = args or LGMConfig()
+        self.args = args = LGMConfig() if args is None else args
+        if not isinstance(args, LGMConfig):
+            raise TypeError(f"Expected as args an LGMConfig, found {type(args).__name__}: LGMConfig(max_steps=…).")
         if train_dataset is None:
             raise ValueError("LGMDistiller needs a train_dataset: the real images to distil.")
         if getattr(train_dataset, "is_streamed", isinstance(train_dataset, IterableDataset)):
-            self.args.check_streaming()
-        if eval_dataset is None and self.args.eval_strategy != "no":
+            args.check_streaming()
+        if eval_dataset is None and args.eval_strategy != "no":
             raise ValueError("eval_strategy needs an eval_dataset to evaluate on.")
-        self.accelerator = Accelerator(cpu=self.args.use_cpu)
+        name = None if objective is None else objective_name(objective)
+        self.accelerator = Accelerator(cpu=args.use_cpu)
         check_processes(self.accelerator)
-        loading = self.args.per_device_eval_batch_size, self.args.dataloader_num_workers
-        self.extractor = FeatureExtractor(self.accelerator, *loading)
-        models = [model] if isinstance(model, Model) else list(model)
-        wrapped = [FrozenBackbone.wrap(each, processing_class) for each in models]
-        check_names_differ([each.name for each in wrapped])
-        prepared = [each.prepared(self.accelerator.device, self.args.bf16) for each in wrapped]
-        self.backbones = [each.with_layers(self.args.layers) for each in prepared]
-        self.view_sizes = [ViewSizes.of(each, self.args.view_sizes, self.args.seed) for each in self.backbones]
-        if self.args.torch_compile:  # only now: what has been tried on it so far is not to be compiled
+        batch_size = args.per_device_eval_batch_size
+        self.extractor = FeatureExtractor(self.accelerator, batch_size, args.dataloader_num_workers)
+        self.backbones = _prepared(model, processing_class, args, self.accelerator.device)
+        self.view_sizes = [ViewSizes.of(each, args.view_sizes, args.seed) for each in self.backbones]
+        if args.torch_compile:  # only now: what has been tried on it so far is not to be compiled
             for each in self.backbones:
-                each.compile_model(self.args.torch_compile_backend, self.args.torch_compile_mode)
-        encoder = StreamEncoder(
-            self.backbones,
-            self.accelerator,
-            self.args.per_device_eval_batch_size,
-            kept_per_class=self.args.kept_of_stream,
-        )
-        self.train_images = LabelledImages.wrap(train_dataset, encoder)
-        self.train_images.check_classes(self.args.images_per_class)
-        self.eval_images = None
+                each.compile_model(args.torch_compile_backend, args.torch_compile_mode)
+        encoder = StreamEncoder(self.backbones, self.accelerator, batch_size, kept_per_class=args.kept_of_stream)
+        columns = ColumnOptions(image_column_name, label_column_name)
+        wrap = functools.partial(LabelledImages.wrap, stream_encoder=encoder, options=columns)
+        self.train_images, self.eval_images = wrap(train_dataset), None
+        self.train_images.check_classes(args.images_per_class)
         if eval_dataset is not None:
-            self.eval_images = LabelledImages.wrap(eval_dataset, encoder).aligned(self.train_images.class_names)
-        self.start = Start.load(self.args, self.train_images, self.backbones)
-        self.staying = StayingImages(self.args, self.train_images, self.backbones, self.extractor)
-        self.provenance = provenance or {}
-        self.seconds, self.results, self.chunk_size = 0.0, list[dict[str, Any]](), self.args.chunk_size
+            self.eval_images = wrap(eval_dataset).aligned(self.train_images.class_names)
+        self.objective = args.objective if objective is None else objective
+        if objective is not None:
+            check_objective(objective, self.backbones, self.train_images.num_classes, args)
+        self.start = Start.load(args, self.train_images, self.backbones, init, name)
+        self.staying = StayingImages(args, self.train_images, self.backbones, self.extractor)
+        named = {"image_column_name": image_column_name, "label_column_name": label_column_name}
+        source = {name: column for name, column in named.items() if column} | (provenance or {}).get("source", {})
+        self.provenance = {**(provenance or {}), "source": source}
+        self.seconds, self.results, self.chunk_size = 0.0, [], args.chunk_size
         self.learned = self.start.new(self.accelerator)
-        self.start_pixels: torch.Tensor | None = None  # what its images begin as, where that is not noise
+        self.start_pixels = None  # what its images begin as, where that is not noise
         self.watch = LossWatch(self.accelerator.device)
         self.state, self.control = TrainerState(), TrainerControl()
-        self.callback_handler = callback_handler(self.args, callbacks or [])
+        self.callback_handler = callback_handler(args, callbacks or [])
         self.callback_handler.model = self.images
-        self.control = self.callback_handler.on_init_end(self.args, self.state, self.control)
-
-    @property
-    def images(self) -> SyntheticImages:
-        """The synthetic images of this process, as parameters."""
-        return self.learned.images
+        self.control = self.callback_handler.on_init_end(args, self.state, self.control)
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
         """Optimise the images; the output's `training_loss` is the last that was logged.
@@ -138,12 +140,17 @@ class LGMDistiller:
         repository is created at the start, where what is in the way costs nothing yet, and the images go there at
         the end.
 
+        A run of which nothing was changed is resumed with the same bits. It may also be made longer: raise
+        `args.max_steps` and call `train` again, here or, with `resume_from_checkpoint`, on a new distiller. From there
+        on learning rate, growth of the pyramid and returns to the start are those of the new length. So it is not the
+        same as a run of that length from its start, unless nothing depends on the length, as in the paper's preset.
+
         Args:
             resume_from_checkpoint (`str`, `Path` or `bool`, *optional*): A checkpoint's folder, or `True` or `"auto"`
                 for the newest one in `output_dir`, if there is one.
 
         Raises:
-            ValueError: If the checkpoint was made with other settings or data.
+            ValueError: If the checkpoint was made with other settings or data, or has done more than `max_steps`.
             FileExistsError: If `output_dir` holds what is not of a run of ours.
             FloatingPointError: If the loss stops being a number; the last good checkpoint stays.
             HubError: If the images can't be published; they are in `output_dir` by then, or nothing was begun.
@@ -152,7 +159,7 @@ class LGMDistiller:
         check_room(self.args.output_dir, self.learned.bytes_of_checkpoint * (self.args.kept_checkpoints + 1))
         if self.args.push_to_hub and self.args.hub_dataset_id:
             self.open_repository(self.args.hub_dataset_id)
-        self._begin(resume_from_checkpoint or self.args.resume_from_checkpoint)
+        self._begin(resume_from_checkpoint)
         started, seconds_before = time.time(), self.seconds
         real = self._real_features()
         if not self.chunk_size:
@@ -182,26 +189,6 @@ class LGMDistiller:
             self.push_to_hub()
         last_loss = next((log["loss"] for log in reversed(self.state.log_history) if "loss" in log), float("nan"))
         return TrainOutput(self.state.global_step, last_loss, {"train_runtime": self.seconds})
-
-    def check_checkpoint(self) -> None:
-        """Look whether the run can go on from the checkpoint that is named, before anything is done.
-
-        Raises:
-            FileNotFoundError: If there is no such checkpoint.
-            ValueError: If it is damaged, or was made with other settings or data.
-        """
-        if self.args.resume_from_checkpoint not in (None, "auto"):
-            Checkpoint.load(self.args.resume_from_checkpoint).check_identity(self.start.identity())
-
-    def remove_earlier_run(self) -> None:
-        """Remove what an earlier run has left in `output_dir`; every process must call it.
-
-        Raises:
-            FileExistsError: If it is not of a run of ours.
-        """
-        if self.accelerator.is_main_process:
-            remove_earlier_run(self.args.output_dir)
-        self.accelerator.wait_for_everyone()
 
     def training_step(self, step: int, real: Sequence[Sequence[LabelledFeatures]]) -> torch.Tensor:
         """One step of linear gradient matching (paper, section 3.1): the loss, and gradients on the image parameters.
@@ -236,7 +223,7 @@ class LGMDistiller:
             z, y = torch.cat([z, staying]), torch.cat([y, y_staying])  # (C * k * K, …)
         cluster = torch.arange(len(y), device=y.device) // views if self.args.has_clusters else None
         synthetic = LabelledFeatures(z, y, uniform_weights(y), cluster)
-        loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.args.objective)
+        loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.objective)
         encoding.backward(learned.own_views(dz) / drawn)  # (m, K, D)
         if dy is not None:
             learned.soft_labels.probabilities.backward(learned.own_views(dy).sum(dim=1) / drawn)
@@ -252,174 +239,18 @@ class LGMDistiller:
         """The numbers of the backbones that a step is made through."""
         return drawn_backbones(len(self.backbones), self.args, step)
 
-    def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
-        """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
-
-        Returns `eval_accuracy`, `eval_accuracy_std`, `eval_accuracy_top5` with more than five classes, and
-        `eval_accuracy_worst_group` where there are groups; of several backbones the first one's, and the others' with
-        their names behind.
-
-        Args:
-            protocol ([`ProbeProtocol`], *optional*): How they are trained; `args.probe_protocol` where not given.
-
-        Raises:
-            ValueError: If there is no `eval_dataset`.
-        """
-        if self.eval_images is None:
-            raise ValueError("evaluate() needs an eval_dataset: pass one to LGMDistiller.")
-        self.results, metrics = [], dict[str, float]()
-        protocol, distilled = protocol or self.args.probe_protocol, self.distilled_set()
-        for number, backbone in enumerate(self.backbones):
-            evaluator = Evaluator(backbone, self.eval_images, protocol=protocol, extractor=self.extractor)
-            result = evaluator.probe("distilled", [distilled] * protocol.seeds, distilled.views)
-            self.results += result.rows()
-            metrics |= result.metrics(f"_{backbone.name}" if number else "")
-        self._log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    @torch.no_grad()
-    def distilled_set(self) -> DistilledSet:
-        """The images as they are now, rounded to 8 bits, with how they were made. Every process must ask for it."""
-        pixels, names = self.staying.all_pixels(self.learned.all_pixels()), self.train_images.class_names
-        soft = self.learned.all_labels() if self.learned.soft_labels.are_learned else None
-        soft = None if soft is None else self.staying.all_labels(soft)
-        labels = [label for label in range(len(names)) for _ in range(self.args.images_per_class)]
-        rows = self.staying.source_index()
-        distilled = DistilledSet.from_pixels(pixels, labels, names, self._described(), rows, soft)
-        return distilled.with_results(self.results)
-
-    def save_model(self, output_dir: str | Path | None = None, results: list[dict[str, Any]] | None = None) -> Path:
-        """Write the folder that `load_dataset` and [`DistilledSet.from_pretrained`] read; returns it.
-
-        Args:
-            output_dir (`str` or `Path`, *optional*): Where to; `args.output_dir` where not given.
-            results (`list[dict]`, *optional*): Rows of a larger table than that of the last `evaluate`.
-        """
-        folder = Path(output_dir or self.args.output_dir)
-        self.results = self.results if results is None else results
-        distilled = self.distilled_set()
-        if self.accelerator.is_main_process:
-            distilled.save_pretrained(folder)
-        self.accelerator.wait_for_everyone()
-        return folder
-
-    def push_to_hub(self, repo_id: str | None = None, **kwargs: Any) -> str:
-        """Save the images, and publish them as a Hub dataset; returns its address.
-
-        Args:
-            repo_id (`str`, *optional*): `user/name`; `args.hub_dataset_id` where not given.
-            kwargs: See [`DistilledSet.push_to_hub`].
-
-        Raises:
-            HubError: If it did not work. What was saved stays in `args.output_dir`.
-        """
-        repo_id = repo_id or self.args.hub_dataset_id
-        if repo_id is None:
-            raise ValueError("push_to_hub needs to know where to: give repo_id, or set hub_dataset_id.")
-        folder, address = self.save_model(), ""
-        if self.accelerator.is_main_process:
-            try:
-                saved = DistilledSet.from_pretrained(folder)
-                address = saved.push_to_hub(repo_id, **{**self._hub_arguments(), **kwargs})
-            except HubError as error:
-                again = f"hf-lgm publish --folder {folder} --repo_id {repo_id}"
-                raise HubError(f"{error} The images are in {folder}; to publish them: {again}") from error
-        [address] = broadcast_object_list([address])
-        return address
-
-    def open_repository(self, repo_id: str) -> None:
-        """Create the repository that the images will be published in, or say what is in the way.
-
-        Args:
-            repo_id (`str`): `user/name`.
-
-        Raises:
-            HubError: If it can't be written to, holds something else, or the card would be refused.
-        """
-        if self.accelerator.is_main_process:
-            config, names = self._described(), self.train_images.class_names
-            features = features_of(names, self.staying.total > 0, self.learned.soft_labels.are_learned)
-            card = planned_card(config, features, self.learned.total + self.staying.total, repo_id)
-            set_repository(repo_id, config, **self._hub_arguments()).open(card)
-
-    def _described(self) -> dict[str, Any]:
-        """What `lgm_config.json` says."""
-        run = {
-            "steps": self.state.global_step,
-            "seconds": round(self.seconds, 1),
-            "device": self.accelerator.device.type,
-            "processes": self.accelerator.num_processes,
-        }
-        images = self.train_images, self.eval_images
-        described = describe_distillation(self.args, self.backbones, *images, self.provenance)
-        return {**described, "settings": self.start.settings(), "began_as": self.start.beginning, "run": run}
-
-    def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
-        """Begin at step 0, or where a checkpoint stopped."""
-        args, main = self.args, self.accelerator.is_main_process
-        folder = checkpoint_to_resume(args.output_dir, resume_from_checkpoint)
-        [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
-        self.learned = self.start.new(self.accelerator)
-        self.callback_handler.model = self.images
-        if args.init_weight or not folder:
-            self.start_pixels = self.start.pixels(self.learned.rows, self.staying)
-        if folder:
-            checkpoint = Checkpoint.load(folder)
-            checkpoint.check_identity(self.start.identity())
-            self.learned.load_state_dict(checkpoint.tensors)
-            self.state, self.seconds = checkpoint.state, checkpoint.seconds
-            self.chunk_size = args.chunk_size or checkpoint.chunk_size
-            if main:
-                remove_later_checkpoints(args.output_dir, self.state.global_step)
-            logger.info("Going on at step %d from %s", self.state.global_step, folder)
-        else:
-            self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, args.chunk_size
-            self.start.apply(self.learned, self.start_pixels)
-        if not args.init_weight:
-            self.start_pixels = None  # is not needed again
-        count, processes = self.learned.total, self.accelerator.num_processes
-        where = f"{self.accelerator.device}" if processes == 1 else f"{processes} x {self.accelerator.device}"
-        logger.info("Distilling %d images in %d steps on %s", count, self.args.max_steps, where)
-        self.watch = LossWatch(self.accelerator.device)
-        self.state.max_steps = args.max_steps
-        self.state.compute_steps(args, args.max_steps)
-        self.state.is_world_process_zero = main
-        self.state.is_local_process_zero = self.accelerator.is_local_main_process
-
-    def _log_evaluate_save(self, loss: torch.Tensor, signals: CheckpointSignals) -> None:
-        """What the callbacks asked for, and the checkpoint that a signal asks for."""
-        if self.control.should_log or self.control.should_save:
-            self.watch.check(self.args.output_dir)
-        if self.control.should_log:
-            self._log({"loss": loss.item(), "levels": len(self.images.levels)})
-        if self.control.should_evaluate:
-            self.evaluate()
-        if signum := signals.agreed():
-            logger.warning("Signal %d: saved %s", signum, self._save_checkpoint())
-            signals.obey(signum)
-        elif self.control.should_save:
-            self._save_checkpoint()
-
-    def _save_checkpoint(self) -> Path:
-        """Write what all processes own; every process must call it."""
-        tensors = self.learned.state_dict()
-        checkpoint = Checkpoint(tensors, self.state, self.start.identity(), self.seconds, self.chunk_size)
-        checkpoint.check_finite()
-        if self.accelerator.is_main_process:
-            checkpoint.save(self.args.output_dir)
-            remove_old_checkpoints(self.args.output_dir, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-        return checkpoint.folder(self.args.output_dir)
-
-    def _log(self, logs: dict[str, float]) -> None:
-        self.state.log_history.append({**logs, "step": self.state.global_step})
-        self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
-
     def _real_features(self) -> list[Iterator[Sequence[LabelledFeatures]]]:
         """The real side of each step that is still to do, through each backbone."""
         return real_features(self.backbones, self.train_images, self.args, self.extractor, self.state.global_step)
 
-    def _hub_arguments(self) -> dict[str, Any]:
-        return {"private": self.args.hub_private_repo, "token": self.args.hub_token}
+
+def _prepared(
+    model: Model | Sequence[Model], processing_class: Any, args: LGMConfig, device: torch.device
+) -> list[FrozenBackbone]:
+    """The backbones on a device, in the precision and with the layers that are asked for."""
+    models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
+    if not models:
+        raise ValueError("LGMDistiller needs a model to distil through, found an empty list.")
+    backbones = [FrozenBackbone.wrap(each, processing_class) for each in models]
+    check_names_differ([each.name for each in backbones])
+    return [each.prepared(device, args.bf16).with_layers(args.layers) for each in backbones]

@@ -168,8 +168,8 @@ def must_use_cache(repo_id: str, repo_type: str, flag: str | None = None) -> boo
         raise HubError(
             f"The {repo_type} '{repo_id}' can't be fetched: {constants.ENDPOINT} can't be reached, there is no local "
             f"folder of that name, and it is not in the cache ({constants.HF_HUB_CACHE}). Give a local folder as "
-            f"{flag or repo_type}, or run `hf-lgm distill` without arguments for the built-in demo, which "
-            "needs no network."
+            f"{flag or repo_type}, or use the built-in demo, which needs no network: model demo-vit, dataset "
+            "demo-digits."
         )
     logger.warning("%s can't be reached: using the cached copy of the %s '%s'", constants.ENDPOINT, repo_type, repo_id)
     return True

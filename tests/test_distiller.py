@@ -214,7 +214,7 @@ def test_images_that_are_not_finite_are_not_saved(make, tmp_path):
 )
 def test_other_settings_do_not_go_on(make, change, message):
     make(max_steps=4).train()
-    with pytest.raises(ValueError, match=f"made with other settings: .*{message}.*overwrite the run"):
+    with pytest.raises(ValueError, match=f"made with other settings: .*{message}.*give the run there up"):
         make(max_steps=4, **change).train(resume_from_checkpoint="auto")
 
 

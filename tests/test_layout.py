@@ -19,7 +19,7 @@ FLOORS = [
     ["features", "publishing"],
     ["distillation"],
     ["evaluation"],
-    ["distiller"],
+    ["trainer", "distiller"],
     ["cli"],
     ["__main__"],
 ]

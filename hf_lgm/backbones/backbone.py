@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -156,16 +157,22 @@ class FrozenBackbone(nn.Module):
         return backbone
 
     @classmethod
-    def wrap(cls, model: "str | nn.Module | FrozenBackbone", processing_class: Any = None) -> "FrozenBackbone":
+    def wrap(
+        cls, model: "str | os.PathLike[str] | nn.Module | FrozenBackbone", processing_class: Any = None
+    ) -> "FrozenBackbone":
         """A backbone of an id, a folder, a live Transformers model, or a backbone itself.
 
         Raises:
-            TypeError: If it is a live module whose input nothing describes.
+            TypeError: If it is something else, or a live module whose input nothing describes.
         """
         if isinstance(model, cls):
             return model
-        if isinstance(model, str):
-            return cls.from_pretrained(model)
+        if isinstance(model, (str, os.PathLike)):
+            return cls.from_pretrained(os.fspath(model))
+        if not isinstance(model, nn.Module):
+            found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            expected = "a Hub id, a folder, a torch.nn.Module or a FrozenBackbone"
+            raise TypeError(f"Expected as model {expected}, found {found}.")
         config: Any = getattr(model, "config", None)
         if processing_class is not None:
             return cls(model, Preprocessing.from_processor(processing_class, config))

@@ -30,14 +30,14 @@ def find_image_column(features: Features, name: str | None) -> str:
     _check_name(features, name, "image_column_name")
     if not isinstance(features[name], datasets.Image) and not _may_be_images(features[name]):
         raise ValueError(
-            f"image_column_name: '{name}' has type {_describe(features[name])}: expected Image, paths or encoded "
+            f"image_column_name='{name}' has type {_describe(features[name])}: expected Image, paths or encoded "
             f"bytes. Columns: {_listed_columns(features)}."
         )
     return name
 
 
 def find_label_column(
-    features: Features, name: str | None, flag: str = "label_column_name", group_column: str | None = None
+    features: Features, name: str | None, argument: str = "label_column_name", group_column: str | None = None
 ) -> str:
     """The named column, the one of type `ClassLabel`, or else one that is called as label columns are.
 
@@ -53,13 +53,13 @@ def find_label_column(
         usual = usual or [column for column in called if _is_class(features[column])]
         has_class_label = any(isinstance(kind, ClassLabel) for kind in features.values())
         if has_class_label or len(usual) != 1:
-            return _only_column(features, ClassLabel, flag)
+            return _only_column(features, ClassLabel, argument)
         logger.info("Labels: column '%s' (%s)", usual[0], _describe(features[usual[0]]))
         return usual[0]
-    _check_name(features, name, flag)
+    _check_name(features, name, argument)
     if not _is_class(features[name]):
         raise ValueError(
-            f"{flag}: '{name}' has type {_describe(features[name])}: expected one class per image, as ClassLabel, "
+            f"{argument}='{name}' has type {_describe(features[name])}: expected one class per image, as ClassLabel, "
             "strings, whole numbers or booleans."
         )
     return name
@@ -177,21 +177,23 @@ def listed(names: list[str], limit: int = 10) -> str:
     return ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
 
 
-def _only_column(features: Features, kind: type, flag: str) -> str:
+def _only_column(features: Features, kind: type, argument: str) -> str:
     found = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(found) != 1:
         no_labels = not found and kind is ClassLabel
+        fits = _is_class if kind is ClassLabel else _may_be_images
+        possible = [*found, *(column for column, feature in features.items() if fits(feature)), "…"]
         layout = " A folder of images has one folder for each class." if no_labels else ""
         raise ValueError(
             f"Expected one column of type {kind.__name__}, found {len(found)}. Columns: {_listed_columns(features)}. "
-            f"Name one as {flag}.{layout}"
+            f"Name one, as in {argument}='{possible[0]}'.{layout}"
         )
     return found[0]
 
 
-def _check_name(features: Features, name: str, flag: str) -> None:
+def _check_name(features: Features, name: str, argument: str) -> None:
     if name not in features:
-        raise ValueError(f"{flag}: there is no column '{name}'. Found: {_listed_columns(features)}.")
+        raise ValueError(f"{argument}='{name}': there is no such column. Found: {_listed_columns(features)}.")
 
 
 def _is_class(feature: Any) -> bool:

@@ -129,11 +129,30 @@ class LabelledImages:
         images: "Dataset | IterableDataset | LabelledImages",
         stream_encoder: StreamReader,
         keep_images: bool = True,
+        options: ColumnOptions | None = None,
     ) -> "LabelledImages":
-        """The images themselves, or those of a dataset whose columns speak for themselves; streams are read."""
+        """The images themselves, or those of a dataset; streams are read.
+
+        Args:
+            images (`datasets.Dataset`, `datasets.IterableDataset` or [`LabelledImages`]): One split.
+            stream_encoder ([`StreamEncoder`]): Reads a stream.
+            keep_images (`bool`, *optional*, defaults to `True`): Whether it keeps some images.
+            options ([`ColumnOptions`], *optional*): Columns and classes of a dataset.
+
+        Raises:
+            ValueError: If there are options for what has its columns.
+        """
+        options = options or ColumnOptions()
+        if isinstance(images, cls):
+            if options != ColumnOptions():
+                raise ValueError(
+                    "image_column_name and label_column_name are for datasets, and LabelledImages know their columns: "
+                    "name them in LabelledImages.from_dataset."
+                )
+            return images
         if isinstance(images, IterableDataset):
-            return stream_encoder.encode(images, keep_images=keep_images)
-        return images if isinstance(images, cls) else cls.from_dataset(images)
+            return stream_encoder.encode(images, options, keep_images=keep_images)
+        return cls.from_dataset(images, **vars(options))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -254,7 +273,10 @@ class LabelledImages:
                 warning.
         """
         if len(self) == 0:
-            raise ValueError("There is no labelled image to evaluate on: name another split as eval_split.")
+            raise ValueError(
+                "There is no labelled image to evaluate on: give another split as eval_dataset, or name it as "
+                "eval_split."
+            )
         if self.class_names == class_names:
             return self
         absent = sorted(set(class_names) - set(self.class_names))
@@ -354,4 +376,6 @@ def _not_a_split(dataset: Any) -> str:
         )
     if isinstance(dataset, IterableDataset):
         return "A streamed dataset has to be encoded in one pass first: StreamEncoder([backbone]).encode(dataset)."
+    if isinstance(dataset, str):
+        return f"Expected a datasets.Dataset, found '{dataset}': load it, load_dataset('{dataset}', split='train')."
     return f"Expected a datasets.Dataset, found {type(dataset).__name__}."

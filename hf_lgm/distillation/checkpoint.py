@@ -19,6 +19,9 @@ from ..arguments import LGMArguments
 _PREFIX = "checkpoint-"
 _FILES = _TENSORS, _STATE, _RUN = "synthetic.safetensors", "trainer_state.json", "run.json"
 
+# How to begin anew, for whoever calls from Python or from a command.
+_GIVE_UP = "give the run there up: distiller.remove_earlier_run(), or overwrite in a command"
+
 # What settings were before there was a choice, where that is not their default.
 _ONCE = {"channels": 3, "layers": 0, "view_sizes": [], "init_weight": 0.0, "lr_scheduler_type": "constant"}
 
@@ -101,14 +104,19 @@ class Checkpoint:
             raise ValueError(f"resume_from_checkpoint: '{folder}' is damaged ({error}): remove it.") from error
 
     def check_identity(self, identity: dict[str, Any]) -> None:
-        """Refuse to go on with other settings or data than those it was made with.
+        """Refuse to go on with other settings or data than those it was made with; `max_steps` may be another.
 
         Raises:
-            ValueError: If they differ; the message names what, with both values.
+            ValueError: If they differ; the message names what, with both values. Or if more is done than is asked for.
         """
-        now = json.loads(json.dumps(identity))
+        now, done = json.loads(json.dumps(identity)), self.state.global_step
+        if now["max_steps"] < done:
+            raise ValueError(
+                f"The checkpoint at step {done} has done more than max_steps={now['max_steps']}: give {done} or more, "
+                f"another output_dir, or {_GIVE_UP}."
+            )
         defaults = {name: _ONCE.get(name, getattr(LGMArguments, name, None)) for name in now}  # of what came later
-        then = defaults | self.identity
+        then = defaults | self.identity | {"max_steps": now["max_steps"]}
         changed = [
             f"{name}={_shown(then[name])} there, {_shown(now.get(name))} now"
             for name in sorted(then)
@@ -116,8 +124,8 @@ class Checkpoint:
         ]
         if changed:
             raise ValueError(
-                f"The checkpoint at step {self.state.global_step} was made with other settings: {'; '.join(changed)}. "
-                "Give the same ones, another output_dir, or overwrite the run to start anew."
+                f"The checkpoint at step {done} was made with other settings: {'; '.join(changed)}. "
+                f"Give the same ones, another output_dir, or {_GIVE_UP}."
             )
 
 
@@ -204,12 +212,12 @@ def checkpoint_to_resume(output_dir: str | Path, wanted: str | Path | bool | Non
     if found and not wanted:
         raise ValueError(
             f"{output_dir}: found {found[-1].name}: resume_from_checkpoint=True goes on there; or choose another "
-            "output_dir, or remove it."
+            f"output_dir, or {_GIVE_UP}."
         )
     if found and wanted and Path(str(wanted)).resolve().parent != Path(output_dir).resolve():
         raise ValueError(
             f"{output_dir}: found {found[-1].name}, of another run than {wanted}: choose another output_dir, or "
-            "overwrite that run."
+            f"{_GIVE_UP}."
         )
     return Path(str(wanted)) if wanted else None
 

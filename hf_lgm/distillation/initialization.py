@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,8 @@ class Start:
         earlier ([`DistilledSet`], *optional*): The set to go on from.
         autoencoder (*optional*): What draws the images, where latents are learned.
         channels (`int`, *optional*, defaults to 3): Of the images to make: 1 for grey ones.
+        given (`dict[str, str]`, *optional*): What files call what is used in place of a setting: a set as `init`, a
+            function as `objective`.
     """
 
     args: LGMConfig
@@ -50,21 +52,44 @@ class Start:
     earlier: DistilledSet | None = None
     autoencoder: Any = None
     channels: int = 3
+    given: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, args: LGMConfig, images: LabelledImages, backbones: Sequence[FrozenBackbone]) -> "Start":
-        """With the set and the autoencoder that the settings name.
+    def load(
+        cls,
+        args: LGMConfig,
+        images: LabelledImages,
+        backbones: Sequence[FrozenBackbone],
+        init: DistilledSet | None = None,
+        objective: str | None = None,
+    ) -> "Start":
+        """With the set and the autoencoder that the settings name, or the set and the objective that are given.
+
+        Args:
+            args ([`LGMConfig`]): The settings.
+            images ([`LabelledImages`]): The real images to distil.
+            backbones (`Sequence[FrozenBackbone]`): What they are distilled through.
+            init ([`DistilledSet`], *optional*): The set to go on from, in place of `args.init`.
+            objective (`str`, *optional*): What files call the objective in place of `args.objective`.
 
         Raises:
-            ValueError: If either is not what is needed.
+            TypeError: If `init` is something else.
+            ValueError: If the set or the autoencoder is not what is needed.
         """
-        earlier = earlier_set(args.init, images.class_names, args.learned_per_class) if args.begins_with_set else None
+        earlier, given = None, {"objective": objective} if objective else {}
+        if init is not None and not isinstance(init, DistilledSet):
+            found = type(init).__name__
+            raise TypeError(f"Expected as init a DistilledSet, found {found}: names go into LGMConfig(init=…).")
+        if init is not None or args.begins_with_set:
+            earlier = earlier_set(args.init if init is None else init, images.class_names, args.learned_per_class)
+        if init is not None and earlier:
+            given["init"] = f"DistilledSet {earlier.fingerprint[:12]}"
         autoencoder = None
         if args.vae:
             from .latents import load_autoencoder  # here, since it loads diffusers
 
             autoencoder = load_autoencoder(args.vae)
-        return cls(args, images, backbones, earlier, autoencoder, resolved_channels(args, images))
+        return cls(args, images, backbones, earlier, autoencoder, resolved_channels(args, images), given)
 
     @property
     def size(self) -> int:
@@ -119,7 +144,11 @@ class Start:
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the result, as it goes into files, with what was found where it was left open."""
-        return {**self.args.own_settings(), "channels": self.channels}
+        return {**self.args.own_settings(), "channels": self.channels, **self.given}
+
+    def changed_settings(self) -> list[str]:
+        """Which of these are not at their defaults."""
+        return list(dict.fromkeys([*self.args.changed_settings(), *self.given]))
 
     def identity(self) -> dict[str, Any]:
         """Everything that has to be the same for a resumed run to give the same bits."""
@@ -128,7 +157,8 @@ class Start:
         data = {"images": self.images.fingerprint, "labels": labels, "class_names": self.images.class_names}
         if self.earlier:
             data["init_images"] = self.earlier.fingerprint
-        if self.images.is_streamed and self.args.init in ("centroid", "random"):  # they are of those that are kept
+        is_real = not self.earlier and self.args.init in ("centroid", "random")
+        if self.images.is_streamed and is_real:  # they are of those that are kept
             kept = self.images.with_images().rows.numpy().tobytes()
             data["kept_images"] = hashlib.sha256(kept).hexdigest()
         if self.autoencoder is not None:
@@ -186,23 +216,24 @@ def resolved_channels(args: LGMConfig, images: LabelledImages) -> int:
     return 1 if grey else 3
 
 
-def earlier_set(name: str, class_names: list[str], images_per_class: int) -> DistilledSet:
+def earlier_set(init: str | DistilledSet, class_names: list[str], images_per_class: int) -> DistilledSet:
     """The first images of each class of an earlier set, by class; learned ones before real ones.
 
     Args:
-        name (`str`): Its folder or Hub id.
+        init (`str` or [`DistilledSet`]): The set, its folder or its Hub id.
         class_names (`list[str]`): The classes to distil, in their order.
         images_per_class (`int`): How many are needed of each.
 
     Raises:
         ValueError: If it has other classes, fewer images, or none.
     """
-    earlier = DistilledSet.from_pretrained(name)
-    y = earlier.labels_as(class_names, f"init: '{name}' has")
+    earlier = init if isinstance(init, DistilledSet) else DistilledSet.from_pretrained(init)
+    name = "the DistilledSet" if isinstance(init, DistilledSet) else f"'{init}'"
+    y = earlier.labels_as(class_names, f"init: {name} has")
     fewest = int(torch.bincount(y, minlength=len(class_names)).min())
     if fewest < images_per_class:
         raise ValueError(
-            f"init: '{name}' has {fewest} image(s) of a class, and {images_per_class} of each are to be distilled: "
+            f"init: {name} has {fewest} image(s) of a class, and {images_per_class} of each are to be distilled: "
             "give fewer as images_per_class, or another set."
         )
     order = earlier.real_rows.int().argsort(stable=True)  # what was learned before is what is learned now
@@ -210,7 +241,7 @@ def earlier_set(name: str, class_names: list[str], images_per_class: int) -> Dis
     earlier = replace(earlier, dataset=earlier.dataset.select(rows.tolist()))
     if not earlier.has_images:
         raise ValueError(
-            f"init: '{name}' has rows of real images and not the images themselves: give init='centroid' or 'random', "
+            f"init: {name} has rows of real images and not the images themselves: give init='centroid' or 'random', "
             "or a set with images."
         )
     return earlier

@@ -1,7 +1,7 @@
 """What the synthetic images are optimised for: pure functions of features, in which no image and no pixel occurs."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -84,6 +84,10 @@ class LabelledFeatures:
     def _of_sums(self) -> torch.Tensor:
         """Says where and in which precision sums over all samples are taken."""
         return self.weight.new_zeros(0, dtype=torch.promote_types(self.z.dtype, torch.float32))
+
+
+# Of the synthetic features, the real ones and a random probe of one feature space, a scalar.
+ObjectiveFunction = Callable[[LabelledFeatures, LabelledFeatures, torch.Tensor], torch.Tensor]
 
 
 def balanced_weights(y: torch.Tensor) -> torch.Tensor:
@@ -214,7 +218,7 @@ def gradient_over_spaces(
     synthetic: LabelledFeatures,
     real: Sequence[LabelledFeatures],
     W: Sequence[torch.Tensor],
-    objective: Objective = "lgm",
+    objective: Objective | ObjectiveFunction = "lgm",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The loss in all feature spaces of a backbone, with its gradient: that of its features, and the layers' mean.
 
@@ -222,7 +226,8 @@ def gradient_over_spaces(
         synthetic (`LabelledFeatures`): Features with the layers beside them, of shape (n, D + D_1 + …).
         real (`Sequence[LabelledFeatures]`): Real features, and of each layer the means.
         W (`Sequence[torch.Tensor]`): A random probe for each of these spaces.
-        objective (`str`, *optional*, defaults to `"lgm"`): Of the features.
+        objective (`str` or `Callable`, *optional*, defaults to `"lgm"`): Of the features; a function of a user's own
+            is that of the layers too.
 
     Returns:
         As [`feature_gradient`], for all spaces together.
@@ -230,8 +235,9 @@ def gradient_over_spaces(
     spaces = synthetic.z.split([each.z.shape[1] for each in real], dim=1)
     loss, dz, dy = feature_gradient(replace(synthetic, z=spaces[0]), real[0], W[0], objective)
     all_dz, share = [dz], 1 / max(1, len(spaces) - 1)
+    of_layers: Literal["layer"] | ObjectiveFunction = objective if callable(objective) else "layer"
     for z, means, probe in zip(spaces[1:], real[1:], W[1:], strict=True):
-        layer_loss, dz, layer_dy = feature_gradient(replace(synthetic, z=z), means, probe, "layer")
+        layer_loss, dz, layer_dy = feature_gradient(replace(synthetic, z=z), means, probe, of_layers)
         loss = loss + share * layer_loss
         all_dz.append(share * dz)
         dy = dy if dy is None or layer_dy is None else dy + share * layer_dy
@@ -242,7 +248,7 @@ def feature_gradient(
     synthetic: LabelledFeatures,
     real: LabelledFeatures,
     W: torch.Tensor,
-    objective: Objective | Literal["layer"] = "lgm",
+    objective: Objective | Literal["layer"] | ObjectiveFunction = "lgm",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The loss and its gradient with respect to the synthetic features: all that pixels ever hear of an objective.
 
@@ -256,7 +262,8 @@ def feature_gradient(
         y = y.detach().to(dtype).requires_grad_()
         learned.append(y)
     features = LabelledFeatures(z, y, synthetic.weight, synthetic.cluster)
-    loss = _OBJECTIVES[objective](features, real, W.to(dtype))
+    compute = objective if callable(objective) else _OBJECTIVES[objective]
+    loss = compute(features, real, W.to(dtype))
     dz, *dy = torch.autograd.grad(loss, learned, allow_unused=True)  # where clusters are matched, labels are not
     return loss.detach(), dz.to(synthetic.z.dtype), dy[0] if dy else None
 

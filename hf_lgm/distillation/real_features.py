@@ -97,7 +97,8 @@ def _means(z: torch.Tensor, real: LabelledFeatures) -> LabelledFeatures:
         share.index_add_(0, group[rows], weight[rows])
     label = torch.arange(count, device=real.z.device)
     means = (total / share[:, None]).to(label.device, torch.promote_types(z.dtype, torch.float32))
-    return LabelledFeatures(means, label, share.to(real.weight), None if real.cluster is None else label)
+    of_class = label * (int(real.y.max()) + 1) // count  # there are as many clusters of each class
+    return LabelledFeatures(means, of_class, share.to(real.weight), None if real.cluster is None else label)
 
 
 def shared_clusters(

@@ -208,7 +208,7 @@ def _check(
         try:
             train_images.check_classes(max(images.images_per_class for images in sets.values()))
         except ValueError as error:
-            raise ValueError(f"{error} baselines=[] leaves them out (as a flag: none).") from error
+            raise ValueError(f"{error} baselines=[] leaves them out (in a command: none).") from error
 
 
 def _real_sets(

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
-from ..settings import Initialization
+from ..settings import Initialization, Objective
 from .licenses import on_card
 from .provenance import backbones_of, beginning_of, is_hub_id, made_through
 from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
@@ -258,9 +258,7 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
         "backbone": "; ".join(map(_described, backbones_of(config))),
         "other than the defaults": ", ".join(f"`{name}={_value(value)}`" for name, value in changed.items()),
         "seed": settings.get("seed", config.get("baseline", {}).get("seed")),
-        "run": f"{run['steps']} steps in {run['seconds']:.0f} s on {run['processes']} {run['device']} process(es)"
-        if run
-        else "",
+        "run": _run(run) if run else "",
         "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
     }
     shown = {name: value for name, value in facts.items() if value not in (None, "")}
@@ -273,6 +271,13 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
         "init_weight": settings.get("init_weight", 0),
         "began_with_set": settings.get("init", "noise") not in get_args(Initialization),
     }
+
+
+def _run(run: dict[str, Any]) -> str:
+    """What was done, in a line."""
+    changed = ", ".join(str(step) for step in run.get("length_changed_at", []))
+    lengths = f"; `max_steps` was changed at step {changed}" if changed else ""
+    return f"{run['steps']} steps in {run['seconds']:.0f} s on {run['processes']} {run['device']} process(es){lengths}"
 
 
 def license_sentence(source: dict[str, Any]) -> str:
@@ -288,7 +293,9 @@ def license_sentence(source: dict[str, Any]) -> str:
 def methods(config: dict[str, Any]) -> list[str]:
     """The settings that are somebody's work, as `citations` knows them."""
     settings = config.get("settings", {})
-    named = [f"{name}={settings[name]}" for name in ("objective", "parameterization") if name in settings]
+    named = [f"parameterization={settings['parameterization']}"] if "parameterization" in settings else []
+    if settings.get("objective") in get_args(Objective):  # and no function of somebody's own
+        named.append(f"objective={settings['objective']}")
     is_sfm = settings.get("objective") == "lgm" and settings.get("probe_std") == 0
     return [*named, *(["probe_std=0"] if is_sfm else [])]
 

@@ -52,7 +52,7 @@ _CONFIG: dict[str, Any] = {
         "num_images": _MAYBE_WHOLE,
     },
     "baseline": {"kind": _TEXT, "seed": _MAYBE_WHOLE, "resize_ratio": _NUMBER},
-    "run": _RUN,
+    "run": {**_RUN, "length_changed_at": [_WHOLE]},
     "versions": {},
 }
 _RESULT: dict[str, Any] = {

@@ -50,11 +50,11 @@ def test_rows_without_label_are_left_out_and_counted(caplog):
         (
             dataset_of(["a"], Value("string")).rename_column("label", "kind"), {},
             r"Expected one column of type ClassLabel, found 0. Columns: image \(Image\), kind \(string\). "
-            "Name one as label_column_name",
+            "Name one, as in label_column_name='kind'",
         ),
         (
             dataset_of([0], ClassLabel(names=["a"])), {"image_column_name": "img"},
-            "there is no column 'img'. Found: image",
+            "image_column_name='img': there is no such column. Found: image",
         ),
         (
             dataset_of([0], ClassLabel(names=["a"]), other=([PICTURE], Image())), {},

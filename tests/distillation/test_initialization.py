@@ -107,3 +107,29 @@ def test_what_images_began_as_is_known_through_all_sets(backbone, tmp_path, trai
     assert began_as(tmp_path / "real", "e") == "real"
     make_set(tmp_path / "earlier")
     assert began_as(tmp_path / "earlier", "f") == "unknown"
+
+
+def test_a_set_itself_is_begun_with_as_its_folder_is(backbone, splits, tmp_path):
+    earlier = make_set(tmp_path / "earlier")
+    args = LGMConfig(str(tmp_path / "again"), max_steps=2, disable_tqdm=True)
+    by_folder = make(backbone, tmp_path, tmp_path / "earlier")
+    by_set = LGMDistiller(backbone, args, splits["train"], init=earlier)
+    by_folder.train(), by_set.train()
+    assert torch.equal(by_set.images(), by_folder.images())
+    said = by_set.distilled_set().config
+    assert said["settings"]["init"].startswith("DistilledSet ") and "init" in said["changed_settings"]
+    assert said["began_as"] == "unknown"
+    LGMDistiller(backbone, args, splits["train"], init=earlier).train(resume_from_checkpoint=True)
+    other = make_set(tmp_path / "other", per_class=1)
+    with pytest.raises(ValueError, match="init='DistilledSet .* there, 'DistilledSet .* now"):
+        LGMDistiller(backbone, args, splits["train"], init=other).train(resume_from_checkpoint=True)
+
+
+def test_a_set_is_given_to_the_distiller(backbone, splits, tmp_path):
+    earlier = make_set(tmp_path / "earlier")
+    with pytest.raises(ValueError, match="init is a word, a folder or a Hub id here: a set goes to LGMDistiller"):
+        LGMConfig(init=earlier)
+    with pytest.raises(TypeError, match="Expected as init a DistilledSet, found str: names go into LGMConfig"):
+        LGMDistiller(backbone, None, splits["train"], init="noise")
+    with pytest.raises(ValueError, match="init: the DistilledSet has 2 image.s. of a class, and 3 of each"):
+        LGMDistiller(backbone, LGMConfig(images_per_class=3), splits["train"], init=earlier)

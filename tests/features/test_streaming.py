@@ -244,7 +244,7 @@ def test_no_image_is_a_broken_image(encoder, stored):
 def test_an_empty_split_is_refused(encoder, splits):
     hidden = splits["test"].remove_columns("label").add_column("label", [-1] * 24)
     streams = IterableDatasetDict(train=splits["train"].to_iterable_dataset(), test=hidden.to_iterable_dataset())
-    with pytest.raises(ValueError, match="no labelled image to evaluate on: name another split as eval_split"):
+    with pytest.raises(ValueError, match="no labelled image to evaluate on: give another split as eval_dataset"):
         load_images(streams, stream_encoder=encoder)
 
 

@@ -331,7 +331,7 @@ def test_a_push_that_fails_leaves_the_images_on_disk(hub, backbone, splits, tmp_
     distiller = make_distiller(backbone, splits, tmp_path)
     distiller.train()
     hub.faults = [Fault(STAGES["commit"], 403)]
-    with pytest.raises(HubError, match=r"The images are in .*out; to publish them: hf-lgm publish"):
+    with pytest.raises(HubError, match=r"DistilledSet.from_pretrained\('.*out'\).push_to_hub\('user/set'\), or in"):
         distiller.push_to_hub("user/set")
     assert DistilledSet.from_pretrained(tmp_path / "out").fingerprint == distiller.distilled_set().fingerprint
 

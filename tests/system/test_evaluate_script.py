@@ -100,7 +100,7 @@ def test_images_without_labels_to_evaluate_on(run, with_sets, tmp_path):
     unlabelled = make_dataset().map(lambda row: {"label": -1})
     DatasetDict(train=make_dataset(), test=unlabelled).save_to_disk(tmp_path / "hidden")
     _, error = run("evaluate.py", "--sets", "random", *with_sets[:2], "--dataset", tmp_path / "hidden")
-    assert "There is no labelled image to evaluate on: name another split as eval_split" in error
+    assert "There is no labelled image to evaluate on: give another split as eval_dataset" in error
 
 
 def test_sets_of_other_class_names(run, with_sets, tmp_path):
