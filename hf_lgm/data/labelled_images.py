@@ -28,6 +28,7 @@ from .columns import (
 from .decoding import LEFT_OUT, NAMED_ROWS, UnreadableImage, encoded, named_rows, read_image, unreadable
 from .file_signature import file_signature
 from .images import centre_crop, to_tensor
+from .in_memory import as_dataset, not_a_split
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class LabelledImages:
             ValueError: If a column is missing or not unique, or a label or class can't be understood.
         """
         if not isinstance(dataset, Dataset):
-            raise TypeError(_not_a_split(dataset))
+            raise TypeError(not_a_split(dataset))
         features = dataset.features
         image_column = find_image_column(features, image_column_name)
         label_column = find_label_column(features, label_column_name, group_column=group_column_name)
@@ -125,15 +126,24 @@ class LabelledImages:
 
     @classmethod
     def wrap(
-        cls,
-        images: "Dataset | IterableDataset | LabelledImages",
-        stream_encoder: StreamReader,
-        keep_images: bool = True,
+        cls, images: Any, stream_encoder: StreamReader | None = None, keep_images: bool = True
     ) -> "LabelledImages":
-        """The images themselves, or those of a dataset whose columns speak for themselves; streams are read."""
-        if isinstance(images, IterableDataset):
+        """The images themselves, or those of a dataset whose columns speak for themselves; streams are read.
+
+        Args:
+            images ([`LabelledImages`], `datasets.Dataset` or `datasets.IterableDataset`): Also what [`as_dataset`] takes:
+                lists of pairs, pairs of arrays, torch datasets.
+            stream_encoder ([`StreamEncoder`], *optional*): What reads a stream.
+            keep_images (`bool`, *optional*, defaults to `True`): Whether it keeps some of a stream's images.
+
+        Raises:
+            TypeError: If it is none of these.
+        """
+        if isinstance(images, cls):
+            return images
+        if isinstance(images, IterableDataset) and stream_encoder is not None:
             return stream_encoder.encode(images, keep_images=keep_images)
-        return images if isinstance(images, cls) else cls.from_dataset(images)
+        return cls.from_dataset(as_dataset(images))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -344,14 +354,3 @@ def _mode(source: Any, column: str) -> str | None:
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _not_a_split(dataset: Any) -> str:
-    if isinstance(dataset, dict):
-        return (
-            f"Expected a datasets.Dataset, found {type(dataset).__name__}; choose one of its splits, such as "
-            f"dataset['{min(dataset)}']."
-        )
-    if isinstance(dataset, IterableDataset):
-        return "A streamed dataset has to be encoded in one pass first: StreamEncoder([backbone]).encode(dataset)."
-    return f"Expected a datasets.Dataset, found {type(dataset).__name__}."
