@@ -30,11 +30,19 @@ def centre_crops(images: Any, geometry: tuple[int, float, str], batch_size: int)
         images = _without_labels(images)
     if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and is_one_image(images)):
         images = [images]
-    if isinstance(images, (str, dict)) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise TypeError(f"Expected {EXPECTED}, a list of these, or a datasets.Dataset; found {type(images).__name__}.")
-    for rows in torch.arange(len(images)).split(batch_size):
-        read = images.image if isinstance(images, LabelledImages) else lambda row: to_pil(images[row])
-        yield torch.stack([to_tensor(centre_crop(read(row), *geometry)) for row in rows.tolist()])
+    if isinstance(images, LabelledImages):
+        read = images.image
+    elif isinstance(images, (str, dict)) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        found = type(images).__name__
+        raise TypeError(f"Expected {EXPECTED}, a list of these, or a datasets.Dataset; found {found}.")
+    else:
+
+        def read(row: int) -> Image.Image:
+            return to_pil(images[row])
+
+    for start in range(0, len(images), batch_size):
+        rows = range(start, min(start + batch_size, len(images)))
+        yield torch.stack([to_tensor(centre_crop(read(row), *geometry)) for row in rows])
 
 
 def _without_labels(dataset: Dataset) -> LabelledImages:

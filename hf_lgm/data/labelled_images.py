@@ -131,8 +131,8 @@ class LabelledImages:
         """The images themselves, or those of a dataset whose columns speak for themselves; streams are read.
 
         Args:
-            images ([`LabelledImages`], `datasets.Dataset` or `datasets.IterableDataset`): Also what [`as_dataset`] takes:
-                lists of pairs, pairs of arrays, torch datasets.
+            images ([`LabelledImages`], `datasets.Dataset` or `datasets.IterableDataset`): Also what [`as_dataset`]
+                takes: lists of pairs, pairs of arrays, torch datasets.
             stream_encoder ([`StreamEncoder`], *optional*): What reads a stream.
             keep_images (`bool`, *optional*, defaults to `True`): Whether it keeps some of a stream's images.
 
