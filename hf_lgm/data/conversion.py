@@ -26,9 +26,11 @@ def to_pil(image: Any) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return Image.fromarray(np.asarray(to_rgb(upright(image))))
+    array: np.ndarray
     if isinstance(image, torch.Tensor):
-        array, kind = image.detach().cpu(), f"a {str(image.dtype).removeprefix('torch.')} tensor"
-        array = (array.permute(1, 2, 0) if array.ndim == 3 and len(array) in _MODES else array).numpy()
+        kind, is_channels_first = f"a {str(image.dtype).removeprefix('torch.')} tensor", image.ndim == 3
+        image = image.detach().cpu()
+        array = (image.permute(1, 2, 0) if is_channels_first and len(image) in _MODES else image).numpy()
     elif isinstance(image, np.ndarray):
         array, kind = image, f"a {image.dtype} array"
     else:

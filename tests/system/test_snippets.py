@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +18,8 @@ from hf_lgm.demo import demo_folder, load_digits_images
 
 digits = load_digits_images()
 model = AutoModel.from_pretrained(demo_folder("demo-vit"))
-distiller = LGMDistiller(model, LGMConfig("out", max_steps=2, disable_tqdm=True), digits["train"], digits["test"])
+args = LGMConfig("out", max_steps=2, eval_seeds=1, disable_tqdm=True)
+distiller = LGMDistiller(model, args, digits["train"], digits["test"])
 distiller.train()
 print(distiller.distilled_set())
 print(distiller.evaluate()["eval_accuracy"])
@@ -33,7 +35,7 @@ from hf_lgm import FrozenBackbone
 from hf_lgm.demo import demo_folder, load_digits_images
 
 digits = load_digits_images()["test"].select(range(5))
-classifier = AutoModelForImageClassification.from_pretrained(demo_folder("demo-convnext"))
+classifier = AutoModelForImageClassification.from_pretrained(demo_folder("demo-convnext"), dtype=torch.float32)
 features = FrozenBackbone.wrap(classifier).encode(digits)
 print(torch.allclose(features, FrozenBackbone.from_pretrained("demo-convnext").encode(digits), atol=1e-5))
 """,
@@ -89,7 +91,7 @@ from hf_lgm import evaluate_probe, select_baseline
 digits = load_digits()
 images = (digits.images * 255 / 16).astype("uint8")
 train, test = (images[:1000], digits.target[:1000]), (images[1000:], digits.target[1000:])
-print(evaluate_probe("demo-vit", select_baseline("centroid", "demo-vit", train), test))
+print(evaluate_probe("demo-vit", select_baseline("centroid", "demo-vit", train), test, protocol=quick))
 """,
     r"\d+\.\d ± \d+\.\d %",
 )
@@ -113,7 +115,7 @@ class Digits(Dataset):
 
 train, test = random_split(Digits(), [0.8, 0.2])
 images = select_baseline("random", "demo-vit", train)
-print(images.class_names[:2], evaluate_probe("demo-vit", images, test))
+print(images.class_names[:2], evaluate_probe("demo-vit", images, test, protocol=quick))
 """,
     r"\['zero', 'one'\] \d+\.\d ± \d+\.\d %",
 )
@@ -125,7 +127,7 @@ from hf_lgm.demo import load_digits_images
 
 digits = load_digits_images()
 sets = {kind: select_baseline(kind, "demo-vit", digits["train"]) for kind in ("random", "centroid")}
-table = compare(sets, ["demo-vit", "demo-convnext"], digits["train"], digits["test"], baselines=[])
+table = compare(sets, ["demo-vit", "demo-convnext"], digits["train"], digits["test"], baselines=[], protocol=quick)
 print(table)
 """,
     r"\| trained on +\| demo-vit +\| demo-convnext \|\n\|-+\|-+\|-+\|\n\| random +\| \d+\.\d ± \d+\.\d",
@@ -138,9 +140,9 @@ from hf_lgm.demo import load_digits_images
 
 digits = load_digits_images()
 images = hf_lgm.select_baseline("random", "demo-vit", digits["train"])
-table = hf_lgm.compare({"random": images}, "demo-vit", None, digits["test"]).to_pandas()
+table = hf_lgm.compare({"random": images}, "demo-vit", None, digits["test"], protocol=quick).to_pandas()
 print(table.loc["random", "demo-vit"] > 20, table.shape)
-print(hf_lgm.evaluate_probe("demo-vit", images, digits["test"]).to_pandas()["metric"].tolist())
+print(hf_lgm.evaluate_probe("demo-vit", images, digits["test"], protocol=quick).to_pandas()["metric"].tolist())
 """,
     r"True \(1, 1\)\n\['top-1', 'top-5'\]",
 )
@@ -153,7 +155,7 @@ from hf_lgm.demo import load_digits_images
 digits = load_digits_images()
 images = select_baseline("centroid", "demo-vit", digits["train"])
 print(images._repr_html_().count("<img"), images.show().size, len(images), images[-1]["label"], images)
-print("<td>" in compare({"centroid": images}, "demo-vit", None, digits["test"])._repr_html_())
+print("<td>" in compare({"centroid": images}, "demo-vit", None, digits["test"], protocol=quick)._repr_html_())
 """,
     r"10 \(\d+, \d+\) 10 9 DistilledSet\(10 real images of 10 classes, 32x32, chosen through demo-vit\)\nTrue",
 )
@@ -166,11 +168,12 @@ from hf_lgm.demo import load_digits_images
 
 digits = load_digits_images()
 select_baseline("centroid", "demo-vit", digits["train"]).save_pretrained("digits-centroid")
-ours = evaluate_probe("demo-convnext", DistilledSet.from_pretrained("digits-centroid"), digits["test"])
-plain = evaluate_probe("demo-convnext", load_dataset("digits-centroid"), digits["test"])
-print(ours.mean == plain.mean, evaluate_probe("demo-convnext", "./digits-centroid", digits["test"]).mean == ours.mean)
+ours = evaluate_probe("demo-convnext", DistilledSet.from_pretrained("digits-centroid"), digits["test"], protocol=quick)
+plain = evaluate_probe("demo-convnext", load_dataset("digits-centroid"), digits["test"], protocol=quick)
+again = evaluate_probe("demo-convnext", "./digits-centroid", digits["test"], protocol=quick)
+print(ours.mean == plain.mean == again.mean)
 """,
-    "True True",
+    "True",
 )
 
 PROBE = (
@@ -229,7 +232,8 @@ def test_it_runs(name, tmp_path):
     if name == "timm_model":
         pytest.importorskip("timm")
     code, expected = SNIPPETS[name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code = f"from hf_lgm import ProbeProtocol\nquick = ProbeProtocol(views=5, seeds=2)\n{code}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
