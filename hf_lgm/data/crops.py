@@ -30,15 +30,14 @@ def centre_crops(images: Any, geometry: tuple[int, float, str], batch_size: int)
         images = _without_labels(images)
     if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and is_one_image(images)):
         images = [images]
-    if isinstance(images, LabelledImages):
-        read = images.image
-    elif isinstance(images, (str, dict)) or not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+    is_labelled = isinstance(images, LabelledImages)
+    is_list = hasattr(images, "__len__") and hasattr(images, "__getitem__") and not isinstance(images, (str, dict))
+    if not is_labelled and not is_list:
         found = type(images).__name__
         raise TypeError(f"Expected {EXPECTED}, a list of these, or a datasets.Dataset; found {found}.")
-    else:
 
-        def read(row: int) -> Image.Image:
-            return to_pil(images[row])
+    def read(row: int) -> Image.Image:
+        return images.image(row) if is_labelled else to_pil(images[row])
 
     for start in range(0, len(images), batch_size):
         rows = range(start, min(start + batch_size, len(images)))
