@@ -5,25 +5,26 @@ import functools
 import json
 import logging
 import os
-import re
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-import transformers  # whose parts are loaded when they are used
 from torch import nn
 
+from ..data.crops import centre_crops
 from ..demo import demo_folder
 from ..hub import cached_commit, existing_path_or_id, first_line, model_error, must_use_cache
 from ..settings import Pooling
 from .architectures import call_model, image_method, prepare, takes_text, vision_config
 from .fingerprint import model_fingerprint
 from .layers import find_layers, pool_layers
+from .live import is_timm, without_classifier, without_timm_head
+from .loading import load_model
 from .pooling import default_pooling, pool
 from .preprocessing import Preprocessing
-from .weights import check_weights, without_report
+from .weights import check_weights
 
 logger = logging.getLogger(__name__)
 _NOT_FINITE = "its weights hold NaN or infinity, or are too large for that precision"
@@ -34,9 +35,9 @@ class FrozenBackbone(nn.Module):
     """A pre-trained model from images to features: weights and statistics never move, gradients reach the pixels.
 
     Args:
-        model (`torch.nn.Module`): A vision model of Transformers, a dual model with `get_image_features`, or any
-            module that maps images of shape (B, 3, side, side) to features (B, D), tokens (B, L, D) or maps
-            (B, D, h, w).
+        model (`torch.nn.Module`): A vision model of Transformers (of an image classifier the base is taken), a dual
+            model with `get_image_features`, or any module that maps images of shape (B, 3, side, side) to features
+            (B, D), tokens (B, L, D) or maps (B, D, h, w).
         preprocessing ([`Preprocessing`]): The side it takes, mean and standard deviation.
         pooling (`str`, *optional*): How the output becomes one vector: `"cls"` (first token), `"pooler"`, `"mean"` (of
             all tokens), `"gap"` (of the map) or `"projection"` (the dual models' shared space). Asked of the model
@@ -59,7 +60,7 @@ class FrozenBackbone(nn.Module):
         self.std: torch.Tensor
         if pooling is not None and pooling not in get_args(Pooling):
             raise ValueError(f"feature_pooling must be one of {', '.join(get_args(Pooling))}, found '{pooling}'.")
-        self.model = prepare(model)
+        self.model = prepare(model := without_classifier(model))
         self._memory_format = torch.contiguous_format
         self.preprocessing = preprocessing
         self.image_size = preprocessing.image_size
@@ -130,7 +131,7 @@ class FrozenBackbone(nn.Module):
         source = str(demo_folder(name_or_path) or name_or_path)
         hub_kwargs = {"revision": revision, "trust_remote_code": trust_remote_code, "token": token}
         hub_kwargs["local_files_only"] = must_use_cache(source, "model")
-        config, model, info = _load(name_or_path, source, strip_prefix, dtype, attn_implementation, hub_kwargs)
+        config, model, info = load_model(name_or_path, source, strip_prefix, dtype, attn_implementation, hub_kwargs)
         try:
             preprocessing = Preprocessing.from_pretrained(source, config, image_size, **hub_kwargs)
         except OSError as error:
@@ -160,7 +161,7 @@ class FrozenBackbone(nn.Module):
     def wrap(
         cls, model: "str | os.PathLike[str] | nn.Module | FrozenBackbone", processing_class: Any = None
     ) -> "FrozenBackbone":
-        """A backbone of an id, a folder, a live Transformers model, or a backbone itself.
+        """A backbone of an id, a folder, a live model of Transformers or timm, or a backbone itself.
 
         Raises:
             TypeError: If it is something else, or a live module whose input nothing describes.
@@ -173,6 +174,10 @@ class FrozenBackbone(nn.Module):
             found = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
             expected = "a Hub id, a folder, a torch.nn.Module or a FrozenBackbone"
             raise TypeError(f"Expected as model {expected}, found {found}.")
+        if is_timm(model) and processing_class is None:
+            values = cast(Any, model).pretrained_cfg
+            preprocessing, name = Preprocessing.from_timm(values), values.get("architecture")
+            return cls(without_timm_head(model), preprocessing, name=name)
         config: Any = getattr(model, "config", None)
         if processing_class is not None:
             return cls(model, Preprocessing.from_processor(processing_class, config))
@@ -195,12 +200,29 @@ class FrozenBackbone(nn.Module):
         return torch.cat([pool(output, self.pooling), *pool_layers(output, self.layers)], dim=1)
 
     @torch.no_grad()
-    def encode(self, crops: torch.Tensor, with_layers: bool = False) -> torch.Tensor:
-        """Features of shape (B, dim) of 8-bit images of shape (B, 3, image_size, image_size) on any device.
+    def encode(self, images: Any, with_layers: bool = False, batch_size: int = 64) -> torch.Tensor:
+        """Features of shape (N, dim) of N images, without gradients, on the backbone's device.
 
-        With layers they are those of [`~FrozenBackbone.forward_with_layers`].
+        Args:
+            images: 8-bit crops as a tensor of shape (N, 3, image_size, image_size), on any device. Or images of any
+                size, which are resized and cropped as real images are: a `PIL.Image.Image`, an array (H, W, 3) of
+                uint8, a list or a batch of either, [`LabelledImages`], or a `datasets.Dataset` with an image column.
+            with_layers (`bool`, *optional*, defaults to `False`): Put the backbone's layers beside the features, as
+                [`~FrozenBackbone.forward_with_layers`] does.
+            batch_size (`int`, *optional*, defaults to 64): Images per forward pass, of those that are no tensor.
+
+        Raises:
+            TypeError: If values are floats: images in [0, 1] are for the backbone itself, `backbone(images)`.
         """
-        pixels = crops.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255
+        if not isinstance(images, torch.Tensor):
+            batches = centre_crops(images, self.preprocessing.geometry, batch_size)
+            features = [self.encode(crops, with_layers) for crops in batches]
+            return torch.cat(features) if features else self.mean.new_empty(0, sum(self.widths))
+        if images.is_floating_point():
+            raise TypeError(
+                "encode takes 8-bit images; for floats in [0, 1] call the backbone itself: backbone(images)."
+            )
+        pixels = images.to(self.mean.device, non_blocking=True).to(self.mean.dtype) / 255
         return self.forward_with_layers(pixels) if with_layers else self(pixels)
 
     @property
@@ -373,44 +395,6 @@ class FrozenBackbone(nn.Module):
         return output
 
 
-def _load(
-    name: str,
-    source: str,
-    strip_prefix: str | None,
-    dtype: torch.dtype,
-    attn_implementation: str | None,
-    hub_kwargs: dict[str, Any],
-) -> tuple[Any, Any, dict[str, Any]]:
-    """Configuration, model, and what is said of its weights; what is in the way is one sentence."""
-    renamed = {"key_mapping": {f"^{re.escape(strip_prefix)}": ""}} if strip_prefix else {}
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, **hub_kwargs)
-        with without_report():
-            model, info = transformers.AutoModel.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype,
-                attn_implementation=attn_implementation,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # those that matter are refused, by name
-                **renamed,
-                **hub_kwargs,
-            )
-    except OSError as error:
-        raise model_error(error, name) from error
-    except ImportError as error:
-        needed = " ".join(str(error).split()[:12])
-        raise ImportError(
-            f"'{name}' needs a package that is not installed ({needed} …). For timm's models: "
-            "pip install 'hf_lgm[timm]'"
-        ) from error
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # no vision model, a file that is cut off or of another kind, code of a repository
-        raise ValueError(_explain_value(error, name)) from error
-    return config, model, info
-
-
 def check_names_differ(names: Sequence[str]) -> None:
     """Refuse backbones of one name, which would be one column of a table.
 
@@ -437,12 +421,3 @@ def _is_convolutional(model: nn.Module) -> bool:
     """Whether it is made of convolutions, beyond the one that cuts an image into patches."""
     kinds = [type(module) for module in model.modules()]
     return kinds.count(nn.Conv2d) > max(1, kinds.count(nn.Linear))
-
-
-def _explain_value(error: Exception, name: str) -> str:
-    if "custom code" in str(error):
-        return f"'{name}' runs code of its own. Read it, and if you trust it, add trust_remote_code=True."
-    return (
-        f"'{name}' can't be loaded with AutoModel ({first_line(error)}). Expected a vision model; any other "
-        "torch.nn.Module works live: FrozenBackbone(module, Preprocessing(image_size=…))."
-    )

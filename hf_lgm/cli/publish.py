@@ -88,7 +88,7 @@ def main() -> None:
     where: dict[str, Any] = {"private": args.private, "tag": args.tag, "overwrite": args.overwrite}
     to_publish: DistilledSet | ProbeModel = distilled
     if args.probe:
-        to_publish = ProbeModel.train(distilled, _backbone(distilled, args.model), args.license)
+        to_publish = ProbeModel.train_on(_backbone(distilled, args.model), distilled, args.license)
     else:
         comparison = Path(args.folder) / COMPARISON_FILE
         where["include_source_images"] = args.include_source_images

@@ -109,7 +109,7 @@ def read_image(data: bytes | None, max_pixels: int = MAX_IMAGE_PIXELS, mode: str
     if max_pixels > MAX_IMAGE_PIXELS and (Image.MAX_IMAGE_PIXELS or max_pixels) < max_pixels:
         Image.MAX_IMAGE_PIXELS = max_pixels  # of this process, which may be a worker; Pillow knows no other way
     try:
-        image = _upright(*_loaded(data, max_pixels))
+        image = upright(*_loaded(data, max_pixels))
         return to_rgb(image.convert(mode) if mode and mode != image.mode else image)
     except UnreadableImage:
         raise
@@ -177,7 +177,7 @@ def _scale_transparency(image: Image.Image, bits: int) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
-def _upright(image: Image.Image, exif: bytes | None) -> Image.Image:
+def upright(image: Image.Image, exif: bytes | None = None) -> Image.Image:
     """The image as its orientation says, where that can be read."""
     method = _TURNS.get(_orientation(image, exif))
     return image if method is None else image.transpose(method)  # `ImageOps` would write the EXIF again, broken or not

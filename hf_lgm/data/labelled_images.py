@@ -28,6 +28,7 @@ from .columns import (
 from .decoding import LEFT_OUT, NAMED_ROWS, UnreadableImage, encoded, named_rows, read_image, unreadable
 from .file_signature import file_signature
 from .images import centre_crop, to_tensor
+from .in_memory import as_dataset, not_a_split
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class LabelledImages:
             ValueError: If a column is missing or not unique, or a label or class can't be understood.
         """
         if not isinstance(dataset, Dataset):
-            raise TypeError(_not_a_split(dataset))
+            raise TypeError(not_a_split(dataset))
         features = dataset.features
         image_column = find_image_column(features, image_column_name)
         label_column = find_label_column(features, label_column_name, group_column=group_column_name)
@@ -126,20 +127,22 @@ class LabelledImages:
     @classmethod
     def wrap(
         cls,
-        images: "Dataset | IterableDataset | LabelledImages",
-        stream_encoder: StreamReader,
+        images: Any,
+        stream_encoder: StreamReader | None = None,
         keep_images: bool = True,
         options: ColumnOptions | None = None,
     ) -> "LabelledImages":
         """The images themselves, or those of a dataset; streams are read.
 
         Args:
-            images (`datasets.Dataset`, `datasets.IterableDataset` or [`LabelledImages`]): One split.
-            stream_encoder ([`StreamEncoder`]): Reads a stream.
+            images ([`LabelledImages`], `datasets.Dataset` or `datasets.IterableDataset`): One split; also what
+                [`as_dataset`] takes: lists of pairs, pairs of arrays, torch datasets.
+            stream_encoder ([`StreamEncoder`], *optional*): Reads a stream.
             keep_images (`bool`, *optional*, defaults to `True`): Whether it keeps some images.
             options ([`ColumnOptions`], *optional*): Columns and classes of a dataset.
 
         Raises:
+            TypeError: If it is none of these.
             ValueError: If there are options for what has its columns.
         """
         options = options or ColumnOptions()
@@ -150,9 +153,9 @@ class LabelledImages:
                     "name them in LabelledImages.from_dataset."
                 )
             return images
-        if isinstance(images, IterableDataset):
+        if isinstance(images, IterableDataset) and stream_encoder is not None:
             return stream_encoder.encode(images, options, keep_images=keep_images)
-        return cls.from_dataset(images, **vars(options))
+        return cls.from_dataset(as_dataset(images), **vars(options))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -366,16 +369,3 @@ def _mode(source: Any, column: str) -> str | None:
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def _not_a_split(dataset: Any) -> str:
-    if isinstance(dataset, dict):
-        return (
-            f"Expected a datasets.Dataset, found {type(dataset).__name__}; choose one of its splits, such as "
-            f"dataset['{min(dataset)}']."
-        )
-    if isinstance(dataset, IterableDataset):
-        return "A streamed dataset has to be encoded in one pass first: StreamEncoder([backbone]).encode(dataset)."
-    if isinstance(dataset, str):
-        return f"Expected a datasets.Dataset, found '{dataset}': load it, load_dataset('{dataset}', split='train')."
-    return f"Expected a datasets.Dataset, found {type(dataset).__name__}."

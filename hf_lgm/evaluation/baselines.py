@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 
 from ..backbones.backbone import FrozenBackbone
 from ..backbones.preprocessing import DEFAULT_RESIZE_RATIO, Preprocessing
@@ -34,12 +33,12 @@ _MAX_SWEEPS = 20
 
 def select_baseline(
     kind: str,
-    backbone: FrozenBackbone | str,
-    train_dataset: Dataset | LabelledImages,
+    backbone: Any,
+    train_dataset: Any,
     images_per_class: int = 1,
     *,
     seed: int = 0,
-    neighbors_of: DistilledSet | str | None = None,
+    neighbors_of: Any = None,
     config: dict[str, Any] | None = None,
     extractor: FeatureExtractor | None = None,
     **loading: Any,
@@ -53,11 +52,12 @@ def select_baseline(
             mean stays nearest to the class mean (arXiv 1205.2046, as in iCaRL). `"matched"`: the best by the objective
             of the distillation that exchanging one image at a time reaches, see [`matched_rows`]. With one image per
             class `"kmeans"` and `"herding"` are `"centroid"`.
-        backbone ([`FrozenBackbone`] or `str`): What they are chosen through.
-        train_dataset (`datasets.Dataset` or [`LabelledImages`]): What they are chosen from.
+        backbone ([`FrozenBackbone`], `str` or `torch.nn.Module`): What they are chosen through; also a live model.
+        train_dataset (`datasets.Dataset` or [`LabelledImages`]): What they are chosen from; also what
+            [`LabelledImages.wrap`] takes besides.
         images_per_class (`int`, *optional*, defaults to 1): How many of each class; neighbours are as the set.
         seed (`int`, *optional*, defaults to 0): Of the draw, the clusters and the random probes.
-        neighbors_of ([`DistilledSet`] or `str`, *optional*): The set whose neighbours are meant.
+        neighbors_of ([`DistilledSet`], `str` or `datasets.Dataset`, *optional*): The set whose neighbours are meant.
         config (`dict`, *optional*): What the card says besides; its `settings` hold the views to train a probe on.
         extractor ([`FeatureExtractor`], *optional*): Encodes real images.
         loading (*optional*): `accelerator`, `batch_size`, `num_workers` of an extractor, where none is given.
@@ -65,7 +65,7 @@ def select_baseline(
     Raises:
         ValueError: If there is no such kind, a class has too few images, or the images of a stream are gone.
     """
-    near = DistilledSet.from_pretrained(neighbors_of) if isinstance(neighbors_of, str) else neighbors_of
+    near = None if neighbors_of is None else DistilledSet.wrap(neighbors_of)
     images_per_class = near.images_per_class if near else images_per_class
     if images_per_class < 1:
         raise ValueError(f"images_per_class must be at least 1, found {images_per_class}.")
@@ -73,7 +73,7 @@ def select_baseline(
         raise ValueError(f"The kind must be one of {', '.join(get_args(BaselineKind))}, found '{kind}'.")
     if (kind == "neighbor") != (neighbors_of is not None):
         raise ValueError("kind='neighbor' and neighbors_of belong together: whose neighbours are meant.")
-    images = train_dataset if isinstance(train_dataset, LabelledImages) else LabelledImages.from_dataset(train_dataset)
+    images = LabelledImages.wrap(train_dataset)
     if images.is_streamed and kind != "random":
         raise ValueError(f"'{kind}' needs all real images again, and a stream is read once: do not stream it.")
     images = images.with_images()

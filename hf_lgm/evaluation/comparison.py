@@ -2,10 +2,7 @@
 
 import functools
 import logging
-import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -13,28 +10,19 @@ import torch
 from ..backbones.backbone import FrozenBackbone, check_names_differ
 from ..data.labelled_images import LabelledImages
 from ..features.extraction import FeatureExtractor
+from ..features.streaming import StreamEncoder
 from ..publishing.distilled_set import DistilledSet
-from ..publishing.figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
 from ..publishing.provenance import differences, made_through
-from ..publishing.results import (
-    ALL_REAL_IMAGES,
-    RANDOM_IMAGES,
-    ProbeResult,
-    markdown_table,
-    numbered,
-    percent,
-    worse_than_random,
-)
+from ..publishing.results import ALL_REAL_IMAGES, RANDOM_IMAGES, ProbeResult, numbered
 from ..settings import BaselineKind, ProbeProtocol, ViewSettings
 from .baselines import with_source_images
 from .evaluator import Evaluator
 from .references import REFERENCES
-from .transfer import TransferMatrix, matrix_of, shown_names
+from .table import Comparison
+from .transfer import TransferMatrix, matrix_of
 
 logger = logging.getLogger(__name__)
 
-# As many columns of the Markdown table as there are backbones follow this one.
-_TITLE = "trained on"
 _NAMES = {
     "centroid": "centroid real images",
     "kmeans": "k-means real images",
@@ -43,91 +31,16 @@ _NAMES = {
 }
 
 
-@dataclass
-class Comparison:
-    """Accuracies of training sets through backbones.
-
-    Args:
-        sets (`dict[str, DistilledSet]`): The sets of a few images, by name; of random real images the first draw.
-        results (`list[ProbeResult]`): One for each set or reference and backbone.
-        failures (`dict[str, str]`): For each backbone that could not be used what it said.
-        transfer ([`TransferMatrix`], *optional*): Where two of the sets were distilled through two of the backbones.
-    """
-
-    sets: dict[str, DistilledSet]
-    results: list[ProbeResult]
-    failures: dict[str, str] = field(default_factory=dict)
-    transfer: TransferMatrix | None = None
-
-    @property
-    def metrics(self) -> list[str]:
-        """The metrics that there are, top-1 first."""
-        return list(self.results[0].accuracies)
-
-    @property
-    def backbones(self) -> list[str]:
-        """Names of those that gave results."""
-        return list(dict.fromkeys(result.backbone for result in self.results))
-
-    def table(self, metric: str = "top-1") -> str:
-        """A Markdown table in percent: training sets × backbones, mean ± standard deviation over seeds."""
-        backbones = [*self.backbones, *self.failures]
-        cells = {(result.training_set, result.backbone): _cell(result, metric) for result in self.results}
-        names = list(dict.fromkeys(result.training_set for result in self.results))
-        rows = [[_TITLE, *shown_names(backbones)]]
-        for name in names:
-            known = [cells.get((name, backbone), "") for backbone in self.backbones]
-            rows.append([name, *known, *["failed"] * len(self.failures)])
-        return markdown_table(rows)
-
-    def leave_out(self, backbone: str, error: Exception) -> None:
-        """A backbone that failed: without results, and with what it said."""
-        logger.error("%s failed, and its column stays empty: %s", backbone, error)
-        self.failures[backbone] = str(error)
-        self.results = [result for result in self.results if result.backbone != backbone]
-
-    def warnings(self) -> list[str]:
-        """Where a reader of the table should not be too pleased: transfer below a random real image."""
-        rows = [row for result in self.results for row in result.rows()]
-        return [
-            f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there."
-            for name, images in self.sets.items()
-            if not images.is_real
-            for backbone in worse_than_random(rows, name, images.images_per_class)
-        ]
-
-    def save_figure(self, path: Path, backbones: Sequence[str]) -> Path:
-        """Real images and the distilled above each other, each row with its top-1 on these backbones."""
-        class_names = next(iter(self.sets.values())).class_names
-        shown = evenly_sampled(len(class_names))
-        top1 = {(r.training_set, r.backbone): _cell(r, "top-1") for r in self.results}
-        names = [name for name, images in self.sets.items() if images.is_real] + [
-            name for name, images in self.sets.items() if not images.is_real
-        ]
-        rows = [
-            ComparisonRow(
-                _wrapped(name),
-                first_of_each(self.sets[name].dataset, _shown_labels(self.sets[name], class_names), shown),
-                [top1[name, backbone] for backbone in backbones],
-            )
-            for name in names
-        ]
-        columns = (
-            [f"top-1 on\n{textwrap.fill(_short(name), 14)}" for name in backbones] if len(backbones) > 1 else ["top-1"]
-        )
-        return save_comparison(rows, [class_names[i] for i in shown], columns, path)
-
-
 def compare(
-    sets: dict[str, DistilledSet],
-    backbones: Sequence[FrozenBackbone],
-    train_images: LabelledImages,
-    eval_images: LabelledImages,
+    sets: Mapping[str, Any],
+    backbones: Any,
+    train_dataset: Any = None,
+    eval_dataset: Any = None,
     *,
     baselines: Sequence[str] = ("random", "centroid"),
     references: Sequence[str] = tuple(REFERENCES),
     views: ViewSettings | None = None,
-    protocol: ProbeProtocol | None = None,
+    protocol: ProbeProtocol | str = "fast",
     extractor: FeatureExtractor | None = None,
     cache: bool = True,
     **loading: Any,
@@ -138,15 +51,19 @@ def compare(
     among them, where there are enough, and there are no other real ones.
 
     Args:
-        sets (`dict[str, DistilledSet]`): Sets by name.
-        backbones (`Sequence[FrozenBackbone]`): The first one chooses the real images.
-        train_images ([`LabelledImages`]): All real training images.
-        eval_images ([`LabelledImages`]): What is scored on.
+        sets (`dict`): Sets by name, each in a form that [`DistilledSet.wrap`] takes: a set, its folder or Hub id, or a
+            plain `datasets.Dataset` of a few images.
+        backbones: One or a list, each as [`FrozenBackbone.wrap`] takes it: an id or folder, a live model of
+            Transformers or timm, or a [`FrozenBackbone`]. The first one chooses the real images.
+        train_dataset ([`LabelledImages`] or `datasets.Dataset`, *optional*): All real training images, or what
+            [`LabelledImages.wrap`] takes besides. Without them there are no baselines, and no references but
+            zero-shot text.
+        eval_dataset (likewise): What is scored on.
         baselines (`Sequence[str]`, *optional*): Kinds of real images, see [`select_baseline`]; for each number of
             images per class among the sets. Random ones are drawn anew for each seed.
         references (`Sequence[str]`, *optional*): Which of `REFERENCES` to show.
         views ([`ViewSettings`], *optional*): Views that all probes are trained on; defaults to the first set's.
-        protocol ([`ProbeProtocol`], *optional*): How probes are trained.
+        protocol ([`ProbeProtocol`] or `str`, *optional*, defaults to `"fast"`): How probes are trained.
         extractor ([`FeatureExtractor`], *optional*): Encodes real images.
         cache (`bool`, *optional*, defaults to `True`): See [`Evaluator`].
         loading (*optional*): `accelerator`, `batch_size`, `num_workers` of an extractor, where none is given.
@@ -154,20 +71,31 @@ def compare(
     Raises:
         ValueError: If a set has other classes than the images, or nothing could be evaluated.
     """
-    check_names_differ([backbone.name for backbone in backbones])
-    sets = {name: with_source_images(images, train_images) for name, images in sets.items()}
+    extractor = FeatureExtractor.given(extractor, loading)
+    protocol = ProbeProtocol.named(protocol) if isinstance(protocol, str) else protocol
+    wrapped = [
+        FrozenBackbone.wrap(each) for each in (backbones if isinstance(backbones, (list, tuple)) else [backbones])
+    ]
+    check_names_differ([backbone.name for backbone in wrapped])
+    sets = _sets_by_name(sets)
+    train_images, eval_images = _real_images(sets, wrapped, train_dataset, eval_dataset, protocol, extractor)
+    if train_images is None:
+        baselines, references = [], [name for name in references if name in REFERENCES and REFERENCES[name].needs_text]
+        logger.info("Without training images there are no baselines, and no references that need them")
+    else:
+        sets = {name: with_source_images(images, train_images) for name, images in sets.items()}
     _check(sets, train_images, eval_images, baselines, references)
-    extractor, protocol = FeatureExtractor.given(extractor, loading), protocol or ProbeProtocol()
     views = views or next(iter(sets.values())).views
     if any(images.views.without_noise() != views.without_noise() for images in sets.values()):
         logger.warning("The sets were made with different views: all probes are trained on %s", views)
     of_real, worked, comparison = None, [], Comparison(dict(sets), [])
-    for backbone in backbones:
+    for backbone in wrapped:
         evaluator = Evaluator(backbone, eval_images, train_images, protocol, extractor, cache)
         try:
             if of_real is None:
-                of_real = _real_sets(sets, baselines, evaluator, views)
-                logger.info("Real images are chosen through %s", backbone.name)
+                of_real = _real_sets(sets, baselines, evaluator, views) if baselines else {}
+                if of_real:
+                    logger.info("Real images are chosen through %s", backbone.name)
             rows = of_real | {name: [images] * protocol.seeds for name, images in sets.items()}
             comparison.results += [evaluator.probe(name, images, views) for name, images in rows.items()]
             comparison.results += [found for name in references if (found := evaluator.reference(name)) is not None]
@@ -185,9 +113,36 @@ def compare(
     return comparison
 
 
+def _sets_by_name(sets: Mapping[str, Any]) -> dict[str, DistilledSet]:
+    if not isinstance(sets, Mapping) or not sets:
+        found = "none" if isinstance(sets, Mapping) else type(sets).__name__
+        raise TypeError(f"Expected sets by name, such as {{'distilled': set}}; found {found}.")
+    return {name: DistilledSet.wrap(images) for name, images in sets.items()}
+
+
+def _real_images(
+    sets: dict[str, DistilledSet],
+    backbones: Sequence[FrozenBackbone],
+    train_dataset: Any,
+    eval_dataset: Any,
+    protocol: ProbeProtocol,
+    extractor: FeatureExtractor,
+) -> tuple[LabelledImages | None, LabelledImages]:
+    """Those to train on, where there are any, and those to score on, which number their classes alike."""
+    if eval_dataset is None:
+        raise ValueError("compare needs an eval_dataset: the real images to score on.")
+    if train_dataset is None and (absent := [name for name, images in sets.items() if not images.has_images]):
+        raise ValueError(f"'{absent[0]}' is rows of real images without the images: give its source as train_dataset.")
+    kept = max(protocol.seeds, 3 * max(images.images_per_class for images in sets.values()))
+    encoder = StreamEncoder(backbones, extractor.accelerator, extractor.batch_size, kept_per_class=kept)
+    train_images = None if train_dataset is None else LabelledImages.wrap(train_dataset, encoder)
+    class_names = next(iter(sets.values())).class_names if train_images is None else train_images.class_names
+    return train_images, LabelledImages.wrap(eval_dataset, encoder, keep_images=False).aligned(class_names)
+
+
 def _check(
     sets: dict[str, DistilledSet],
-    train_images: LabelledImages,
+    train_images: LabelledImages | None,
     eval_images: LabelledImages,
     baselines: Sequence[str],
     references: Sequence[str],
@@ -204,7 +159,7 @@ def _check(
     for asked, known in ((baselines, get_args(BaselineKind)), (references, tuple(REFERENCES))):
         if unknown := sorted(set(asked) - set(known)):
             raise ValueError(f"Expected some of {', '.join(known)}; found {', '.join(unknown)}.")
-    if baselines and not train_images.is_streamed:
+    if baselines and train_images is not None and not train_images.is_streamed:
         try:
             train_images.check_classes(max(images.images_per_class for images in sets.values()))
         except ValueError as error:
@@ -273,21 +228,3 @@ def _transfer(
     top1 = {(result.training_set, result.backbone): result.mean for result in results}
     through = [evaluator.backbone.name for evaluator in chosen]
     return matrix_of(chosen, [[top1[made_by[row], column] for column in through] for row in through])
-
-
-def _cell(result: ProbeResult, metric: str) -> str:
-    return next((percent(row) for row in result.rows() if row["metric"] == metric), "")
-
-
-def _shown_labels(images: DistilledSet, class_names: list[str]) -> torch.Tensor:
-    """The labels of images that a row of the figure may show, -1 for others: of a distilled set, what was learned."""
-    labels = images.labels_as(class_names)
-    return labels if images.is_real else labels.masked_fill(images.real_rows, -1)
-
-
-def _short(name: str) -> str:
-    return Path(name).name
-
-
-def _wrapped(name: str) -> str:
-    return textwrap.fill(name, 19)

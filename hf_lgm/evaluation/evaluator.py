@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset, IterableDataset
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
@@ -90,20 +89,21 @@ class Evaluator:
         """
         if name not in REFERENCES:
             raise ValueError(f"A reference is one of {', '.join(REFERENCES)}; found '{name}'.")
-        wanted, images = REFERENCES[name], self.training_images
+        wanted, class_names = REFERENCES[name], self.eval_images.class_names
         if wanted.needs_text and not self.backbone.has_text:
             return None
+        images = self.eval_images if wanted.needs_text else self.training_images  # for the names of the classes alone
         if len(images) < wanted.min_per_class * images.num_classes:
             logger.warning("Too few training images to hold some out: no row '%s'", name)
             return None
         described = {
             "reference": name,
-            "train": [images.class_names, PROMPT] if wanted.needs_text else _identity(images),
+            "train": [class_names, PROMPT] if wanted.needs_text else _identity(images),
             "protocol": asdict(self.protocol) if wanted.needs_protocol else None,
         }
 
         def compute() -> ProbeResult:
-            real = RealImages(self.backbone, images.class_names, self.protocol, lambda: self.training_features)
+            real = RealImages(self.backbone, class_names, self.protocol, lambda: self.training_features)
             how, logits = wanted.fit(real)
             return self.scored.result(name, self.backbone.name, how, logits)
 
@@ -166,9 +166,9 @@ class Evaluator:
 
 
 def evaluate_probe(
-    backbone: FrozenBackbone | str,
-    train_set: DistilledSet | str | Path | Sequence[DistilledSet],
-    eval_dataset: LabelledImages | Dataset | IterableDataset,
+    backbone: Any,
+    train_set: Any,
+    eval_dataset: Any,
     *,
     name: str = "distilled",
     protocol: ProbeProtocol | str = "fast",
@@ -179,10 +179,13 @@ def evaluate_probe(
     """Accuracy of linear probes that are trained on a small set of images.
 
     Args:
-        backbone ([`FrozenBackbone`] or `str`): What the probe sees through.
-        train_set ([`DistilledSet`], `str`, or one [`DistilledSet`] for each seed): What it is trained on.
+        backbone ([`FrozenBackbone`], `str` or `torch.nn.Module`): What the probe sees through: also an id, a folder,
+            or a live model of Transformers or timm.
+        train_set ([`DistilledSet`], `str`, `datasets.Dataset`, or a list with one for each seed): What it is trained
+            on: a set, its folder or Hub id, or a plain dataset of a few images.
         eval_dataset ([`LabelledImages`], `datasets.Dataset` or `datasets.IterableDataset`): Real images to score on,
-            with the same classes.
+            with the same classes. Also what [`LabelledImages.wrap`] takes besides: lists of pairs `(image, label)`,
+            pairs of arrays, torch datasets.
         name (`str`, *optional*, defaults to `"distilled"`): What tables call the set.
         protocol ([`ProbeProtocol`] or `str`, *optional*, defaults to `"fast"`): How it is trained.
         views ([`ViewSettings`], *optional*): Views to train on; defaults to those that the set was made with.
@@ -194,9 +197,10 @@ def evaluate_probe(
     """
     protocol = ProbeProtocol.named(protocol) if isinstance(protocol, str) else protocol
     extractor = FeatureExtractor.given(extractor, loading)
-    if isinstance(train_set, (str, Path)):
-        train_set = DistilledSet.from_pretrained(train_set)
-    sets = [train_set] * protocol.seeds if isinstance(train_set, DistilledSet) else list(train_set)
+    if isinstance(train_set, (list, tuple)):
+        sets = [DistilledSet.wrap(each) for each in train_set]
+    else:
+        sets = [DistilledSet.wrap(train_set)] * protocol.seeds
     backbone = FrozenBackbone.wrap(backbone)
     encoder = StreamEncoder([backbone], extractor.accelerator, extractor.batch_size)
     eval_images = LabelledImages.wrap(eval_dataset, encoder, keep_images=False).aligned(sets[0].class_names)

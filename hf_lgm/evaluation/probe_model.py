@@ -1,17 +1,14 @@
 """The probe that a few images make, with its backbone, as a model that others can load."""
 
-import copy
 import functools
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HTTPError
 from PIL import Image
@@ -19,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..backbones.backbone import FrozenBackbone
-from ..backbones.preprocessing import Preprocessing
-from ..data.images import centre_crop, to_images, to_tensor
+from ..data.images import to_images
 from ..hub import HubError, existing_path_or_id, explain, must_use_cache
 from ..publishing.card import render_probe_card
 from ..publishing.distilled_set import DistilledSet
@@ -28,7 +24,12 @@ from ..publishing.files import CONFIG_FILE, RESULTS_FILE
 from ..publishing.provenance import declared_license
 from ..publishing.repository import HubRepository
 from ..settings import ProbeProtocol
+from .native import head_of, image_processor, own_classifier
 from .probe import ViewFeatures, train_probes
+
+if TYPE_CHECKING:
+    import sklearn.linear_model
+    import transformers
 
 logger = logging.getLogger(__name__)
 HEAD_FILE = "head.safetensors"
@@ -38,9 +39,8 @@ _PUBLISHED = ("README.md", "config.json", "preprocessor_config.json", CONFIG_FIL
 _TOLERANCE = 1e-3
 
 
-@dataclass
-class ProbeModel:
-    """A linear probe on a frozen backbone: an image classifier.
+class ProbeModel(nn.Module):
+    """A linear probe on a frozen backbone: an image classifier, as a module, in scikit-learn and in Transformers.
 
     Args:
         backbone ([`FrozenBackbone`]): D features per image.
@@ -51,22 +51,37 @@ class ProbeModel:
         results (`list[dict]`, *optional*): What was measured of probes trained alike, for its card.
     """
 
-    backbone: FrozenBackbone
     weight: torch.Tensor
     bias: torch.Tensor
-    class_names: list[str]
-    config: dict[str, Any] = field(default_factory=dict)
-    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def __init__(
+        self,
+        backbone: FrozenBackbone,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        class_names: list[str],
+        config: dict[str, Any] | None = None,
+        results: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("weight", weight.to(backbone.mean.device))
+        self.register_buffer("bias", bias.to(backbone.mean.device))
+        self.class_names = class_names
+        self.config, self.results = config or {}, results or []
 
     @classmethod
-    def train(cls, distilled: DistilledSet, backbone: FrozenBackbone, license: str | None = None) -> "ProbeModel":
+    def train_on(cls, backbone: Any, train_set: Any, license: str | None = None) -> "ProbeModel":
         """The first of the probes that a set is evaluated by.
 
         Args:
-            distilled ([`DistilledSet`]): What it is trained on.
-            backbone ([`FrozenBackbone`]): What it sees through.
+            backbone ([`FrozenBackbone`], `str` or `torch.nn.Module`): What it sees through: also an id, a folder, or a
+                live model.
+            train_set ([`DistilledSet`], `str` or `datasets.Dataset`): What it is trained on: also a set's folder or
+                Hub id, or a plain dataset of a few images.
             license (`str`, *optional*): That of the backbone; what its card says where not given.
         """
+        backbone, distilled = FrozenBackbone.wrap(backbone), DistilledSet.wrap(train_set)
         protocol, num_classes = ProbeProtocol(seeds=1), len(distilled.class_names)
         features = ViewFeatures(backbone, [distilled], distilled.views)
         y = distilled.targets_as(distilled.class_names)[None]
@@ -82,24 +97,24 @@ class ProbeModel:
             "license": license or declared_license(backbone.source),
         }
         results = [r for r in distilled.results if (r["training_set"], r["backbone"]) == (name, backbone.name)]
-        return cls(backbone, W[0].cpu(), b[0].cpu(), distilled.class_names, config, results)
+        return cls(backbone, W[0], b[0], distilled.class_names, config, results)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str, *, revision: str | None = None) -> "ProbeModel":
+    def from_pretrained(cls, name_or_path: str | Path, *, revision: str | None = None) -> "ProbeModel":
         """Load a head, and the backbone that it names. Nothing of the repository is executed.
 
         Only for backbones that Transformers has no such classifier of; for the others there is
         `pipeline("image-classification")`.
 
         Args:
-            name_or_path (`str`): A folder, or a Hub model id.
+            name_or_path (`str` or `Path`): A folder, or a Hub model id.
             revision (`str`, *optional*): Branch, tag or commit.
 
         Raises:
             FileNotFoundError: If there is no head.
             HubError: If the repository can't be had.
         """
-        name = existing_path_or_id(name_or_path, "ProbeModel")
+        name = existing_path_or_id(str(name_or_path), "ProbeModel")
         folder = Path(name)
         if not folder.is_dir():
             try:
@@ -124,17 +139,53 @@ class ProbeModel:
         )
         return cls(backbone, head["weight"], head["bias"], config["class_names"], config)
 
-    @torch.no_grad()
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of shape (B, C) of images of shape (B, 3, image_size, image_size) in [0, 1], on the CPU."""
-        z = self.backbone(images.to(self.backbone.mean)).float().cpu()
-        return z @ self.weight.T + self.bias
+    def forward(self, images: Any = None, *, features: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of shape (N, C), of images or of their features.
 
-    def predict(self, images: Sequence[Image.Image]) -> list[str]:
-        """Names of the classes of images of any size."""
-        p = self.backbone.preprocessing
-        crops = [to_tensor(centre_crop(image, *p.geometry)) for image in images]
-        return [self.class_names[label] for label in self.logits(torch.stack(crops) / 255).argmax(dim=1)]
+        Args:
+            images (*optional*): What [`~FrozenBackbone.encode`] takes: PIL images, arrays, a dataset, 8-bit crops. Or
+                crops of shape (N, 3, image_size, image_size) in [0, 1], to which gradients reach.
+            features (`torch.Tensor`, *optional*): In their place, features of shape (N, D).
+
+        Raises:
+            TypeError: If both are given, or neither.
+        """
+        if (images is None) == (features is None):
+            raise TypeError("Give either images or features.")
+        if features is None:
+            is_float = isinstance(images, torch.Tensor) and images.is_floating_point()
+            features = self.backbone(images.to(self.backbone.mean)) if is_float else self.backbone.encode(images)
+        return features.to(self.weight) @ self.weight.T + self.bias
+
+    @torch.no_grad()
+    def predict(self, images: Any = None, *, features: torch.Tensor | None = None) -> list[str]:
+        """Names of the classes of images, or of features, as calling it takes them."""
+        return [self.class_names[label] for label in self(images, features=features).argmax(dim=1).tolist()]
+
+    def train(self, mode: bool = True) -> "ProbeModel":
+        """Stays in eval mode, as its backbone does."""
+        return super().train(False)
+
+    def extra_repr(self) -> str:
+        """What it prints besides its backbone."""
+        return f"classes={len(self.class_names)}, features={self.backbone.dim}"
+
+    def to_sklearn(self) -> "sklearn.linear_model.LogisticRegression":
+        """The same classifier in scikit-learn, on features, such as `backbone.encode(images).cpu().numpy()`.
+
+        Its `classes_` are the names. Of two classes it has one row of weights, as scikit-learn does: the second's less
+        the first's.
+        """
+        from sklearn.linear_model import LogisticRegression  # here, since it is slow to load
+
+        weight, bias = self.weight.double().cpu().numpy(), self.bias.double().cpu().numpy()
+        if len(bias) == 2:
+            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+        classifier = LogisticRegression()
+        classifier.classes_ = np.array(self.class_names)
+        classifier.coef_, classifier.intercept_ = weight, bias
+        classifier.n_features_in_ = weight.shape[1]
+        return classifier
 
     def usage(self, name: str) -> str:
         """Code that loads it from a folder or a repository."""
@@ -148,15 +199,15 @@ class ProbeModel:
 
     @functools.cached_property
     def _classifier(self) -> "transformers.PreTrainedModel | None":
-        model = _own_classifier(self.backbone.model, self.class_names)
-        head = _head(model, len(self.class_names)) if model is not None else None
+        model = own_classifier(self.backbone.model, self.class_names)
+        head = head_of(model, len(self.class_names)) if model is not None else None
         if model is None or head is None:
             return None
         weight = torch.zeros_like(head.weight)
         if weight.shape[1] not in (self.backbone.dim, 2 * self.backbone.dim):
             return None
-        weight[:, : self.backbone.dim] = self.weight  # DINOv2's head also sees the mean of the patches
-        head.weight.data, head.bias.data = weight, self.bias.clone()
+        weight[:, : self.backbone.dim] = self.weight.cpu()  # DINOv2's head also sees the mean of the patches
+        head.weight.data, head.bias.data = weight, self.bias.cpu().clone()
         return model if self._agrees(model) else None
 
     def save_pretrained(self, folder: str | Path, *, repo_id: str | None = None) -> Path:
@@ -175,7 +226,9 @@ class ProbeModel:
             image_processor(self.backbone.preprocessing).save_pretrained(folder)
         else:
             logger.info("%s has no classifier of its own on these features: saving the head", self.backbone.name)
-            save_file({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}, folder / HEAD_FILE)
+            save_file(
+                {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}, folder / HEAD_FILE
+            )
             config["backbone"] = {**config["backbone"], "source": self.backbone.source or self.backbone.name}
         for name, value in ((CONFIG_FILE, config), (RESULTS_FILE, self.results)):
             (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -217,8 +270,7 @@ class ProbeModel:
         blots = to_images(torch.rand(8, 3, 4, 4, generator=generator))
         shapes = [(p.image_size * (1 + number % 2), p.image_size) for number in range(len(blots))]
         blots = [blot.resize(shape, Image.Resampling.BICUBIC) for blot, shape in zip(blots, shapes, strict=True)]
-        crops = [to_tensor(centre_crop(blot, *p.geometry)) for blot in blots]
-        ours = self.logits(torch.stack(crops) / 255)
+        ours = self(blots).cpu()
         try:
             theirs = model(**image_processor(p)(blots, return_tensors="pt")).logits
         except (RuntimeError, ValueError, TypeError) as error:  # it takes no other image size than its own, say
@@ -227,50 +279,3 @@ class ProbeModel:
         difference = float((theirs - ours).abs().max() / ours.abs().max())
         logger.info("Logits of the architecture's own classifier differ from ours by %.1e of the largest", difference)
         return difference < _TOLERANCE
-
-
-def image_processor(p: Preprocessing) -> "transformers.BitImageProcessorPil":
-    """Our preprocessing as Transformers saves it: resize the shortest side, crop, normalise."""
-    return transformers.BitImageProcessorPil(
-        size={"shortest_edge": round(p.image_size * p.resize_ratio)},
-        crop_size={"height": p.image_size, "width": p.image_size},
-        image_mean=list(p.mean),
-        image_std=list(p.std),
-        resample=Image.Resampling[p.resample.upper()],
-    )
-
-
-def _own_classifier(model: nn.Module, class_names: list[str]) -> "transformers.PreTrainedModel | None":
-    """The image classifier of a model's architecture with its weights and a new head; `None` where there is none."""
-    if not isinstance(model, transformers.PreTrainedModel):
-        return None
-    config = copy.deepcopy(model.config)
-    config.architectures = []  # not one with two heads (DeiT)
-    config.id2label = dict(enumerate(class_names))
-    config.label2id = {name: number for number, name in enumerate(class_names)}
-    try:
-        classifier = transformers.AutoModelForImageClassification.from_config(config).eval()
-    except (ValueError, ImportError):
-        return None
-    inner = getattr(classifier, classifier.base_model_prefix, None)
-    if inner is None:
-        return None
-    state = {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in model.state_dict().items()
-    }
-    try:
-        missing, _ = inner.load_state_dict(state, strict=False)  # it may leave out a pooler
-    except RuntimeError:  # parts of the same names in other shapes
-        return None
-    return None if missing else classifier
-
-
-def _head(classifier: "transformers.PreTrainedModel", num_classes: int) -> nn.Linear | None:
-    """The one linear layer outside the backbone that gives the classes."""
-    inside = f"{classifier.base_model_prefix}."
-    found = [
-        module
-        for name, module in classifier.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == num_classes and not name.startswith(inside)
-    ]
-    return found[0] if len(found) == 1 else None

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
@@ -94,10 +93,10 @@ class TransferMatrix:
 
 
 def transfer_matrix(
-    sets: Sequence[DistilledSet | str],
-    backbones: Sequence[FrozenBackbone | str],
-    train_dataset: LabelledImages | Dataset,
-    eval_dataset: LabelledImages | Dataset,
+    sets: Sequence[Any],
+    backbones: Sequence[Any],
+    train_dataset: Any,
+    eval_dataset: Any,
     *,
     protocol: ProbeProtocol | None = None,
     extractor: FeatureExtractor | None = None,
@@ -107,10 +106,12 @@ def transfer_matrix(
     """Every set on every backbone.
 
     Args:
-        sets (`Sequence[DistilledSet | str]`): M of them, each distilled through the backbone at its place.
-        backbones (`Sequence[FrozenBackbone | str]`): M of them.
-        train_dataset ([`LabelledImages`] or `datasets.Dataset`): All real training images, for the full-data probe.
-        eval_dataset ([`LabelledImages`] or `datasets.Dataset`): What is scored on and aligned by.
+        sets (`Sequence`): M of them, in the forms that [`evaluate_probe`] takes, each distilled through the backbone
+            at its place.
+        backbones (`Sequence`): M of them, likewise.
+        train_dataset ([`LabelledImages`], `datasets.Dataset`, or what [`LabelledImages.wrap`] takes besides): All real
+            training images, for the full-data probe.
+        eval_dataset (likewise): What is scored on and aligned by.
         protocol ([`ProbeProtocol`], *optional*): How probes are trained.
         extractor ([`FeatureExtractor`], *optional*): Encodes real images.
         cache (`bool`, *optional*, defaults to `False`): See [`Evaluator`].
@@ -122,7 +123,7 @@ def transfer_matrix(
     if len(sets) != len(backbones):
         raise ValueError(f"Expected one set for each backbone, found {len(sets)} for {len(backbones)}.")
     seen_through = [FrozenBackbone.wrap(backbone) for backbone in backbones]
-    distilled = [DistilledSet.from_pretrained(images) if isinstance(images, str) else images for images in sets]
+    distilled = [DistilledSet.wrap(images) for images in sets]
     for images, backbone in zip(distilled, seen_through, strict=True):
         models = made_through(images.config)
         if models and (others := differences(images.config, backbone)):
@@ -130,10 +131,7 @@ def transfer_matrix(
                 f"A set that was distilled through {' and '.join(models)} stands at the place of {backbone.name} "
                 f"({'; '.join(others)})."
             )
-    train_images, eval_images = (
-        images if isinstance(images, LabelledImages) else LabelledImages.from_dataset(images)
-        for images in (train_dataset, eval_dataset)
-    )
+    train_images, eval_images = (LabelledImages.wrap(images) for images in (train_dataset, eval_dataset))
     eval_images = eval_images.aligned(train_images.class_names)
     protocol, extractor = protocol or ProbeProtocol(), FeatureExtractor.given(extractor, loading)
     evaluators = [Evaluator(each, eval_images, train_images, protocol, extractor, cache) for each in seen_through]

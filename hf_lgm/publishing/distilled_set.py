@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..data.columns import check_same_classes
 from ..data.images import to_images, to_rgb, to_tensor
 from ..hub import existing_path_or_id
 from ..settings import ViewSettings
+from . import display
 from .card import render_set_card
 from .figures import save_preview
 from .files import (
@@ -35,6 +36,7 @@ from .files import (
     read_json,
     write_json,
 )
+from .plain_sets import set_columns
 from .provenance import reason_to_be_private
 from .recorded import check_config, check_results, check_rows
 from .repository import HubRepository
@@ -71,6 +73,9 @@ def planned_card(config: dict[str, Any], features: Features, num_images: int, re
 @dataclass
 class DistilledSet:
     """A few labelled images that stand for a dataset: distilled, or real ones chosen as a baseline, or some of both.
+
+    It has a length, rows and slices like its `datasets.Dataset`, where an image that is not here is `None`, and shows
+    itself in a notebook.
 
     Args:
         dataset (`datasets.Dataset`): Columns `image` and `label` (`ClassLabel`); `soft_label`, a distribution over
@@ -143,6 +148,54 @@ class DistilledSet:
         check_results(results)
         config.pop("dataset_info", None)
         return cls(dataset, config, results)
+
+    @classmethod
+    def wrap(cls, images: Any) -> "DistilledSet":
+        """A set of one itself, its folder or Hub id, or a plain dataset of a few images.
+
+        A plain dataset does not say with which views it was made: probes are trained on the default ones.
+
+        Args:
+            images ([`DistilledSet`], `str`, `Path`, `datasets.Dataset` or `datasets.DatasetDict`): A dataset has a
+                column of images of one size and one of labels, a dictionary one split: what `load_dataset` gives for
+                a set's folder.
+
+        Raises:
+            TypeError: If it is something else.
+            ValueError: If it has several splits, a column is missing, or images differ in size.
+        """
+        if isinstance(images, cls):
+            return images
+        if isinstance(images, (str, Path)):
+            return cls.from_pretrained(images)
+        return cls(set_columns(images))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return display.rows_at(self, index)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        return display.in_one_line(self)
+
+    def _repr_html_(self) -> str:
+        return display.as_html(self)
+
+    def show(self, max_images: int = display.MAX_SHOWN) -> Image.Image:
+        """A picture of the images in a grid, each above the name of its class; a notebook shows it.
+
+        Args:
+            max_images (`int`, *optional*, defaults to 100): Of a larger set as many are shown, evenly spread, and a
+                line below says so. Real images that are not here are hatched.
+
+        Raises:
+            ValueError: If no image may be shown.
+        """
+        return display.picture(self, max_images)
 
     def save_pretrained(
         self, folder: str | Path, *, repo_id: str | None = None, comparison: str | Path | None = None

@@ -27,8 +27,8 @@ class ComparisonRow:
 def save_preview(dataset: Dataset, path: Path) -> Path:
     """A grid of all images of a set, at most 2 MB, however many there are; hatched where one is not here."""
     images = dataset["image"][:]
-    hatched = _hatched(next(image for image in images if image is not None).size)
-    shown = [hatched if image is None else image.convert("RGB") for image in images]
+    empty = hatched(next(image for image in images if image is not None).size)
+    shown = [empty if image is None else image.convert("RGB") for image in images]
     grid(shown, max_pixels=PREVIEW_PIXELS).save(path, optimize=True)
     return path
 
@@ -46,7 +46,7 @@ def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.
     return make_image_grid([*images, *blank], rows, columns, resize=side)
 
 
-def _hatched(size: tuple[int, int]) -> Image.Image:
+def hatched(size: tuple[int, int]) -> Image.Image:
     """What stands for an image that is not here: grey lines on white."""
     tile, step = Image.new("RGB", size, "white"), max(2, size[0] // 8)
     draw = ImageDraw.Draw(tile)
@@ -78,9 +78,9 @@ def save_comparison(
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
     for column, name in enumerate(class_names):
         left = _LABEL_WIDTH + column * (_CELL + _GAP)
-        draw.text((left, header - 20), _fitted(name, font, _CELL), fill="black", font=font)
+        draw.text((left, header - 20), fitted(name, font, _CELL), fill="black", font=font)
     for column, name in enumerate(score_names):
-        lines = "\n".join(_fitted(line, font, _SCORE_WIDTH - _GAP) for line in name.split("\n"))
+        lines = "\n".join(fitted(line, font, _SCORE_WIDTH - _GAP) for line in name.split("\n"))
         draw.multiline_text((scores_left + column * _SCORE_WIDTH, 4), lines, fill="black", font=font)
     for number, row in enumerate(rows):
         top = header + number * (_CELL + _GAP)
@@ -102,7 +102,7 @@ def save_timelapse(frames: Sequence[Path], path: Path, fps: int = 10) -> Path:
     return Path(export_to_gif([Image.open(frame).convert("RGB") for frame in frames], str(path), fps=fps))
 
 
-def _fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
+def fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
     """The text, cut to a width."""
     if font.getlength(text) <= width:
         return text

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    import pandas
 
 # What tables call a draw of real images, of which there are as many as synthetic ones.
 RANDOM_IMAGES = "random real images"
@@ -67,6 +70,12 @@ class ProbeResult:
     per_class: dict[str, float] = field(default_factory=dict)
     per_group: dict[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"{percent(self.rows()[0])} %"
+
+    def __repr__(self) -> str:
+        return f"ProbeResult('{self.training_set}' through {self.backbone}: {self})"
+
     @property
     def mean(self) -> float:
         """Mean top-1 over the seeds."""
@@ -94,6 +103,12 @@ class ProbeResult:
             numbers = {"mean": round(tensor.mean().item(), 2), "std": round(std, 2), "n_seeds": len(values)}
             rows.append({**described, "metric": metric, **numbers})
         return rows
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The same rows as a table of pandas."""
+        import pandas  # here, since it is slow to load
+
+        return pandas.DataFrame(self.rows())
 
     def named(self, training_set: str, backbone: str) -> "ProbeResult":
         """The same under other names."""

@@ -58,7 +58,7 @@ def test_the_model_that_is_saved_gives_our_logits(name, tmp_path):
         with torch.no_grad():
             theirs = model(**inputs).logits
         squares = torch.stack([to_tensor(centre_crop(picture, SIDE, 1.25)) for picture in pictures()])
-        torch.testing.assert_close(theirs, probe.logits(squares / 255), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(theirs, probe(squares), rtol=1e-3, atol=1e-3)
         assert [model.config.id2label[label] for label in theirs.argmax(dim=1).tolist()] == probe.predict(pictures())
 
 
@@ -88,9 +88,46 @@ def test_the_first_of_the_probes_that_a_set_is_evaluated_by(backbone, splits):
     from hf_lgm.settings import ProbeProtocol
 
     images = make_set()
-    probe = ProbeModel.train(images, backbone)
+    probe = ProbeModel.train_on(backbone, images)
     squares = torch.stack([to_tensor(centre_crop(row["image"], 16, 1.0)) for row in splits["test"]])
     labels = torch.tensor(splits["test"]["label"][:])
-    accuracy = (probe.logits(squares / 255).argmax(dim=1) == labels).float().mean() * 100
+    accuracy = (probe(squares).argmax(dim=1) == labels).float().mean() * 100
     expected = evaluate_probe(backbone, images, splits["test"], protocol=ProbeProtocol(seeds=1)).mean
     assert accuracy.item() == pytest.approx(expected, abs=0.01)
+
+
+def test_a_module_of_images_or_features(backbone, splits):
+    probe = ProbeModel.train_on(backbone, make_set())
+    images = splits["test"]["image"][:]
+    z = backbone.encode(images)
+    expected = z @ probe.weight.T + probe.bias
+    crops = torch.stack([to_tensor(image) for image in images])
+    for found in (probe(images), probe(splits["test"]), probe(crops), probe(crops / 255), probe(features=z)):
+        torch.testing.assert_close(found, expected)
+    names = [probe.class_names[label] for label in expected.argmax(dim=1)]
+    assert probe.predict(images) == probe.predict(features=z) == names and probe.predict(images[0]) == names[:1]
+    pixels = (crops[:1] / 255).requires_grad_()
+    probe.train()(pixels).sum().backward()
+    assert pixels.grad.abs().sum() > 0 and not probe.training and not list(filter(requires_grad, probe.parameters()))
+    assert {"weight", "bias"} <= set(probe.state_dict()) and "classes=3, features=24" in repr(probe)
+    with pytest.raises(TypeError, match="Give either images or features"):
+        probe()
+
+
+def requires_grad(parameter):
+    return parameter.requires_grad
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_in_scikit_learn(backbone, classes):
+    generator = torch.Generator().manual_seed(2)
+    W, b = torch.randn(classes, 24, generator=generator), torch.randn(classes, generator=generator)
+    probe = ProbeModel(backbone, W, b, NAMES[:classes])
+    classifier, z = probe.to_sklearn(), torch.randn(50, 24, generator=generator)
+    assert classifier.predict(z.numpy()).tolist() == probe.predict(features=z)
+    assert classifier.classes_.tolist() == NAMES[:classes]
+    probabilities = torch.from_numpy(classifier.predict_proba(z.numpy())).float()
+    torch.testing.assert_close(probabilities, probe(features=z).softmax(dim=1), rtol=1e-4, atol=1e-5)
+    if classes > 2:
+        assert torch.equal(torch.from_numpy(classifier.coef_).float(), W)
+        assert torch.equal(torch.from_numpy(classifier.intercept_).float(), b)
