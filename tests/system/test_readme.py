@@ -1,12 +1,20 @@
 """What the README says can be typed."""
 
 import re
-from pathlib import Path
 
 from conftest import ROOT
+from documents import check_command, commands
 
-import hf_lgm
-
+# Flags of Accelerate's launcher and of every command, which the text names too.
+LAUNCHER = {
+    "num_processes",
+    "num_machines",
+    "multi_gpu",
+    "machine_rank",
+    "main_process_ip",
+    "main_process_port",
+    "help",
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -29,24 +37,20 @@ def test_the_python_example_runs(model_folder, dataset_folder, tmp_path, monkeyp
     assert "'eval_accuracy': " in printed and "transfer to CLIP: " in printed
 
 
-def test_every_file_and_flag_that_is_named_exists():
-    root = Path(hf_lgm.__file__).parent.parent
-    for path in re.findall(r"(?:scripts|recipes|docs|benchmarks)/[\w/]+\.\w+", README):
-        assert (root / path).is_file(), path
-    flags = [root / "hf_lgm" / name for name in ("arguments.py", "config.py", "settings.py")]
-    places = [*(root / "scripts").glob("*.py"), *(root / "hf_lgm" / "cli").glob("*.py"), *flags]
-    script = "".join(path.read_text(encoding="utf-8") for path in places)
-    launcher = {
-        "num_processes",
-        "num_machines",
-        "multi_gpu",
-        "machine_rank",
-        "main_process_ip",
-        "main_process_port",
-        "help",
-    }
-    benchmark = (root / "benchmarks" / "transfer.py").read_text(encoding="utf-8")
-    for command in re.findall(r"python benchmarks/transfer.py(?:[^\n]*\\\n)*[^\n]*", README):
-        assert all(flag in benchmark + script for flag in re.findall(r"--([a-z_]+)", command)), command
-    for flag in set(re.findall(r"--([a-z_]+)", README.replace(command, ""))) - launcher:
-        assert flag in script, flag
+def test_every_file_that_is_named_exists():
+    for path in re.findall(r"(?:scripts|recipes|docs|benchmarks|examples)/[\w/-]+\.\w+", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_commands_parse(monkeypatch):
+    found = list(commands(README))
+    assert len(found) >= 3
+    for command in found:
+        check_command(command, monkeypatch)
+
+
+def test_every_flag_that_is_named_in_the_text_exists():
+    text = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
+    script = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "hf_lgm").rglob("*.py"))
+    for flag in set(re.findall(r"--([a-z][a-z0-9_]*)", text)) - LAUNCHER:
+        assert re.search(rf"\b{flag}\b", script), flag
