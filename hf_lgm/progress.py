@@ -25,6 +25,8 @@ def progress(iterable: Iterable[Any] | None = None, **kwargs: Any) -> tqdm:
 class _Lines(tqdm):
     """Writes nothing before the first minute is over, then lines of their own, and none at the end."""
 
+    disable: bool
+
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """One line."""
         if self.n > self.initial and not self.disable:

@@ -55,6 +55,8 @@ def not_a_split(dataset: Any) -> str:
         )
     if isinstance(dataset, IterableDataset):
         return "A streamed dataset has to be encoded in one pass first: StreamEncoder([backbone]).encode(dataset)."
+    if isinstance(dataset, str):
+        return f"Expected a datasets.Dataset, found '{dataset}': load it, load_dataset('{dataset}', split='train')."
     return f"Expected a datasets.Dataset, found {type(dataset).__name__}. Also taken: {_FORMS}."
 
 

@@ -3,17 +3,20 @@
 import functools
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, get_args
 
 import torch
+from tqdm import tqdm
 
 from ..backbones.backbone import FrozenBackbone, check_names_differ
 from ..data.labelled_images import LabelledImages
 from ..features.extraction import FeatureExtractor
 from ..features.streaming import StreamEncoder
+from ..progress import progress
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import differences, made_through
-from ..publishing.results import ALL_REAL_IMAGES, RANDOM_IMAGES, ProbeResult, numbered
+from ..publishing.results import ALL_REAL_IMAGES, REAL_IMAGES, ProbeResult, numbered
 from ..settings import BaselineKind, ProbeProtocol, ViewSettings
 from .baselines import with_source_images
 from .evaluator import Evaluator
@@ -22,13 +25,6 @@ from .table import Comparison
 from .transfer import TransferMatrix, matrix_of
 
 logger = logging.getLogger(__name__)
-
-_NAMES = {
-    "centroid": "centroid real images",
-    "kmeans": "k-means real images",
-    "herding": "herding real images",
-    "matched": "matched real images",
-}
 
 
 def compare(
@@ -73,10 +69,7 @@ def compare(
     """
     extractor = FeatureExtractor.given(extractor, loading)
     protocol = ProbeProtocol.named(protocol) if isinstance(protocol, str) else protocol
-    wrapped = [
-        FrozenBackbone.wrap(each) for each in (backbones if isinstance(backbones, (list, tuple)) else [backbones])
-    ]
-    check_names_differ([backbone.name for backbone in wrapped])
+    wrapped = _wrapped(backbones)
     sets = _sets_by_name(sets)
     train_images, eval_images = _real_images(sets, wrapped, train_dataset, eval_dataset, protocol, extractor)
     if train_images is None:
@@ -89,6 +82,7 @@ def compare(
     if any(images.views.without_noise() != views.without_noise() for images in sets.values()):
         logger.warning("The sets were made with different views: all probes are trained on %s", views)
     of_real, worked, comparison = None, [], Comparison(dict(sets), [])
+    bar = progress(desc="evaluating", unit="row", disable=not extractor.accelerator.is_main_process)
     for backbone in wrapped:
         evaluator = Evaluator(backbone, eval_images, train_images, protocol, extractor, cache)
         try:
@@ -97,20 +91,47 @@ def compare(
                 if of_real:
                     logger.info("Real images are chosen through %s", backbone.name)
             rows = of_real | {name: [images] * protocol.seeds for name, images in sets.items()}
-            comparison.results += [evaluator.probe(name, images, views) for name, images in rows.items()]
-            comparison.results += [found for name in references if (found := evaluator.reference(name)) is not None]
+            bar.total = len(wrapped) * (len(rows) + len(references))
+            comparison.results += _column(evaluator, rows, references, views, bar)
             worked.append(evaluator)
             evaluator.release()
         except Exception as error:  # a model's own code may raise anything
             if extractor.accelerator.num_processes > 1:  # the others wait for this one
                 raise
             comparison.leave_out(backbone.name, error)
+    bar.close()
     if not worked:
         raise ValueError(f"No backbone could be evaluated: {'; '.join(comparison.failures.values())}")
     comparison.sets = {name: images[0] for name, images in (of_real or {}).items()} | sets
     if ALL_REAL_IMAGES in references:
         comparison.transfer = _transfer(sets, worked, comparison.results)
     return comparison
+
+
+def _wrapped(backbones: Any) -> list[FrozenBackbone]:
+    """One or several in any form, each with a name of its own."""
+    given = backbones if isinstance(backbones, (list, tuple)) else [backbones]
+    wrapped = [FrozenBackbone.wrap(each) for each in given]
+    check_names_differ([backbone.name for backbone in wrapped])
+    return wrapped
+
+
+def _column(
+    evaluator: Evaluator,
+    sets: Mapping[str, Sequence[DistilledSet]],
+    references: Sequence[str],
+    views: ViewSettings,
+    bar: tqdm,
+) -> list[ProbeResult]:
+    """What one backbone gives, each row said as soon as it is known."""
+    probes = (evaluator.probe(name, images, views) for name, images in sets.items())
+    found = []
+    for result in chain(probes, map(evaluator.reference, references)):
+        bar.update()
+        if result is not None:  # else a reference without meaning for this backbone
+            logger.info("%s: %s %s", result.backbone, result.training_set, result)
+            found.append(result)
+    return found
 
 
 def _sets_by_name(sets: Mapping[str, Any]) -> dict[str, DistilledSet]:
@@ -178,14 +199,14 @@ def _real_sets(
         for kind in _possible(baselines, per_class, evaluator.training_images):
             if kind == "random":
                 draws = [select(kind, seed=seed) for seed in range(evaluator.protocol.seeds)]
-                found[numbered(RANDOM_IMAGES, per_class)] = draws
+                found[numbered(REAL_IMAGES[kind], per_class)] = draws
             elif kind == "neighbor":
                 for name, images in sets.items():
                     if not images.is_real and images.images_per_class == per_class:
                         near = select(kind, neighbors_of=images)
                         found[f"neighbours of {name}"] = [near] * evaluator.protocol.seeds
             else:
-                found[numbered(_NAMES[kind], per_class)] = [select(kind)] * evaluator.protocol.seeds
+                found[numbered(REAL_IMAGES[kind], per_class)] = [select(kind)] * evaluator.protocol.seeds
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from ..publishing.display import html_table
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
-from ..publishing.results import ProbeResult, markdown_table, percent, worse_than_random
+from ..publishing.results import ProbeResult, better_real_images, markdown_table, percent
 from .transfer import TransferMatrix, shown_names
 
 if TYPE_CHECKING:
@@ -127,13 +127,13 @@ class Comparison:
         self.results = [result for result in self.results if result.backbone != backbone]
 
     def warnings(self) -> list[str]:
-        """Where a reader of the table should not be too pleased: transfer below a random real image."""
+        """Where a reader of the table should not be too pleased: real images are better."""
         rows = [row for result in self.results for row in result.rows()]
         return [
-            f"'{name}' is worse than random real images on {_short(backbone)}: do not use it there."
+            f"'{name}' is worse than {kind} on {_short(backbone)}, {mean:.1f} against {best:.1f} %: use those there."
             for name, images in self.sets.items()
             if not images.is_real
-            for backbone in worse_than_random(rows, name, images.images_per_class)
+            for backbone, (kind, best, mean) in better_real_images(rows, name, images.images_per_class).items()
         ]
 
     def save_figure(self, path: Path, backbones: Sequence[str]) -> Path:

@@ -13,7 +13,7 @@ from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..settings import Initialization, Objective
 from .licenses import on_card
 from .provenance import backbones_of, beginning_of, is_hub_id, made_through
-from .results import CLASS_MEAN, percent, top1_rows, worse_than_random
+from .results import CLASS_MEAN, better_real_images, percent, top1_rows
 
 _TEMPLATES = files("hf_lgm.publishing") / "templates"
 
@@ -205,8 +205,8 @@ def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_re
     if is_real:
         return []
     found = [
-        f"Through {plain(name)} these images are worth less than as many random real ones: do not use them there."
-        for name in worse_than_random(results, own, per_class)
+        f"Through {plain(name)} as many {kind} are worth more, {best:.1f} against {mean:.1f} %: use those there."
+        for name, (kind, best, mean) in better_real_images(results, own, per_class).items()
     ]
     means = top1_rows(results, CLASS_MEAN)
     ahead = {name: means[name]["mean"] - row["mean"] for name, row in top1_rows(results, own).items() if name in means}

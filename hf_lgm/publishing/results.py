@@ -9,8 +9,15 @@ import torch
 if TYPE_CHECKING:
     import pandas
 
-# What tables call a draw of real images, of which there are as many as synthetic ones.
+# What tables call real images, of which there are as many as synthetic ones.
 RANDOM_IMAGES = "random real images"
+REAL_IMAGES = {
+    "random": RANDOM_IMAGES,
+    "centroid": "centroid real images",
+    "kmeans": "k-means real images",
+    "herding": "herding real images",
+    "matched": "matched real images",
+}
 
 # Titles of rows that are looked for.
 CLASS_MEAN = "nearest class mean"
@@ -41,11 +48,20 @@ def top1_rows(rows: Sequence[dict[str, Any]], training_set: str) -> dict[str, di
     return {row["backbone"]: row for row in rows if (row["training_set"], row["metric"]) == (training_set, "top-1")}
 
 
-def worse_than_random(rows: Sequence[dict[str, Any]], training_set: str, images_per_class: int) -> list[str]:
-    """The backbones on which as many random real images are better than a set, by more than its spread."""
-    random = top1_rows(rows, numbered(RANDOM_IMAGES, images_per_class))
-    own = top1_rows(rows, training_set).items()
-    return [name for name, row in own if name in random and row["mean"] + row["std"] < random[name]["mean"]]
+def better_real_images(
+    rows: Sequence[dict[str, Any]], training_set: str, images_per_class: int
+) -> dict[str, tuple[str, float, float]]:
+    """By backbone: the best kind of as many real images, its top-1 and the set's, where it is ahead by its spread."""
+    best: dict[str, tuple[float, str]] = {}
+    for kind in REAL_IMAGES.values():
+        for backbone, row in top1_rows(rows, numbered(kind, images_per_class)).items():
+            best[backbone] = max((row["mean"], kind), best.get(backbone, (0.0, "")))
+    found = {}
+    for backbone, own in top1_rows(rows, training_set).items():
+        mean, kind = best.get(backbone, (0.0, ""))
+        if own["mean"] + own["std"] < mean:
+            found[backbone] = (kind, mean, own["mean"])
+    return found
 
 
 @dataclass(frozen=True)

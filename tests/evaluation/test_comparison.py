@@ -92,7 +92,7 @@ def test_transfer_below_random_images_is_warned_of(backbones):
     ]
     sets = {"bad": make_set(backbones[0]), "within its spread": make_set(backbones[0])}
     warnings = Comparison(sets, results).warnings()
-    assert warnings == ["'bad' is worse than random real images on vit-0: do not use it there."]
+    assert warnings == ["'bad' is worse than random real images on vit-0, 40.5 against 51.0 %: use those there."]
 
 
 def test_a_backbone_that_fails_leaves_the_others_columns(backbones, train_images, real, caplog):

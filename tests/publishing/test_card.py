@@ -50,8 +50,12 @@ def test_warnings():
         row("random real images", "other", 30.0),
         row("nearest class mean", "other", 60.5),
     ]
+    central = [row("centroid real images", "own", 65.0), row("centroid real images", "other", 19.0)]
+    assert "own as many centroid real images are worth more, 65.0 against 60.0 %" in render(
+        None, [*results, *central], num_examples=3
+    )
     text = render(None, results, num_examples=3)
-    assert "> **Note.** Through other these images are worth less than as many random real ones: do not use" in text
+    assert "Through other as many random real images are worth more, 30.0 against 20.0 %: use those there." in text
     assert "nearest class mean of all real images is ahead of them, by 40.5 points through other: where" in text
     assert "through own" not in text.lower()
 
