@@ -26,10 +26,14 @@ class _Lines(tqdm):
     """Writes nothing before the first minute is over, then lines of their own, and none at the end."""
 
     disable: bool
+    said_at: float | None = None
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """One line."""
-        if self.n > self.initial and not self.disable:
+        """One line, unless there was one less than a minute ago: whatever is printed asks for one after it."""
+        if self.said_at is None:  # at the very beginning
+            self.said_at = self._time()
+        elif not self.disable and self._time() - self.said_at >= self.mininterval:
+            self.said_at = self._time()
             self.fp.write(f"{msg or self}\n")
             self.fp.flush()
 
