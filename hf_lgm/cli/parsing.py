@@ -137,9 +137,9 @@ def published_command(launch: str, flags: Sequence[str]) -> str:
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's `main`; what a user can mend is one sentence on standard error, and exit status 1."""
-    terminal.start()
     try:
-        main()
+        with terminal.speaking():
+            main()
     except Exception as error:
         if os.environ.get("HF_LGM_TRACEBACK") or not _is_mendable(error):
             raise

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from ..publishing.files import LOG_FILE, LOG_HEAD
 _LIBRARIES = ("accelerate", "datasets", "diffusers", "huggingface_hub", "transformers")
 
 # Records wait until it is known which folder is the run's.
-_log = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+_WAITING = 10_000
+_log = MemoryHandler(_WAITING, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
 
 
 class _Shown(logging.Filter):
@@ -38,12 +41,23 @@ class _Terminal(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def start() -> None:
-    """Print what this process has to say: of several only the first speaks, but for errors."""
+@contextmanager
+def speaking() -> Iterator[None]:
+    """Print what this process has to say, as long as it lasts: of several only the first speaks, but for errors."""
     terminal = _Terminal(logging.DEBUG if _is_first() else logging.ERROR)
     terminal.addFilter(_shown)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[terminal, _log], force=True)
-    logging.getLogger("hf_lgm").setLevel(logging.DEBUG)  # all of it goes to the log
+    root, ours = logging.getLogger(), logging.getLogger("hf_lgm")
+    ours.setLevel(logging.DEBUG)  # all of it goes to the log
+    for handler in (terminal, _log):
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (terminal, _log):
+            root.removeHandler(handler)
+        _close_log()
+        logging.captureWarnings(False)
+        _shown.everything = False
 
 
 def show_everything() -> None:
@@ -72,18 +86,28 @@ def quieten_libraries() -> None:
 
 
 def keep_log(folder: str | Path) -> None:
-    """Write all records, those that wait too, to the end of a run's own log."""
-    if not _is_first():
+    """Write all records of a command, those that wait too, to the end of a run's own log."""
+    if not _is_first() or _log not in logging.getLogger().handlers:
         return
     path = Path(folder) / LOG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(LOG_HEAD, encoding="utf-8")
+    _close_log()  # of several runs each has its own
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _log.setTarget(file)
     _log.capacity = 1  # from now on each is written at once
     _log.flush()
+
+
+def _close_log() -> None:
+    """Let go of the file, if there is one, and of what was written."""
+    if isinstance(_log.target, logging.FileHandler):
+        _log.flush()
+        _log.target.close()
+    _log.setTarget(None)
+    _log.capacity = _WAITING
 
 
 def _is_first() -> bool:

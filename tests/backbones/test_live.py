@@ -74,5 +74,7 @@ def test_a_model_of_timm_says_itself_what_it_takes():
 
 
 def test_something_else_is_one_sentence():
-    with pytest.raises(TypeError, match="Expected a backbone, a live model, or the name or folder of one; found int"):
+    with pytest.raises(
+        TypeError, match="Expected as model a Hub id, a folder, a torch.nn.Module or a FrozenBackbone, found int"
+    ):
         FrozenBackbone.wrap(3)

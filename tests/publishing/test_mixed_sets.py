@@ -101,7 +101,7 @@ def test_a_table_rebuilds_them_and_its_figure_shows_what_was_learned(
     mixed, backbone, splits, train_images, tmp_path, monkeypatch
 ):
     shown = []
-    monkeypatch.setattr("hf_lgm.evaluation.comparison.save_comparison", lambda rows, *others: shown.extend(rows))
+    monkeypatch.setattr("hf_lgm.evaluation.table.save_comparison", lambda rows, *others: shown.extend(rows))
     eval_images = LabelledImages.from_dataset(splits["test"])
     comparison = compare(
         {"mixed": mixed.to_publish()}, [backbone], train_images, eval_images, baselines=[], references=[],

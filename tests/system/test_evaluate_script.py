@@ -33,7 +33,7 @@ def with_sets(run, model_folder, dataset_folder):
     where = ["--model", model_folder, "--dataset", dataset_folder]
     for kind in ("random", "matched"):
         printed, error = run("baselines.py", "--kind", kind, *where, "--output_dir", kind)
-        assert error is None and f"evaluate.py --sets {kind} --model {model_folder}" in printed
+        assert error is None and f"hf-lgm evaluate --sets {kind} --model {model_folder}" in printed
     return where
 
 
