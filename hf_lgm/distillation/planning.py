@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import torch
@@ -87,10 +88,9 @@ class Plan:
             "synthetic images": f"{self.num_images:,}, {self.chunk_size} at a time{where}",
             "encoding the real": f"{_duration(self.extraction_seconds)}, or as long as decoding them takes",
             "steps": f"{self.steps:,} of {self.step_seconds:.2g} s: {_duration(self.steps * self.step_seconds)}",
-            "in all": f"{_duration(self.seconds)}, without evaluation",
-            "memory": f"{self.memory_bytes / 2**30:.1f} GB{where}",
-            "disk": f"{self.disk_bytes / 2**30:.1f} GB"
-            + (f", and a download of {download / 2**30:.1f} GB" if download else ""),
+            "in all": f"{_duration(self.seconds)}, without evaluation: until {_clock(self.seconds)} if begun now",
+            "memory": f"{_amount(self.memory_bytes)}{where}",
+            "disk": _amount(self.disk_bytes) + (f", and a download of {_amount(download)}" if download else ""),
         }
         return "\n".join(f"{name + ':':19}{text}" for name, text in lines.items())
 
@@ -247,6 +247,18 @@ def _graph_bytes(model: torch.nn.Module, work: Callable[[], object]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         work()
     return sum(kept.values())
+
+
+def _amount(size: float) -> str:
+    """Bytes, in the unit that shows how many."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{max(1, round(size / 2**20))} MB"
+
+
+def _clock(seconds: float) -> str:
+    """The time of day when so many seconds have passed, with the date where it is another."""
+    now = datetime.now()
+    then = now + timedelta(seconds=seconds)
+    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%H:%M on %d %B}"
 
 
 def _duration(seconds: float) -> str:

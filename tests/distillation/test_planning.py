@@ -1,6 +1,7 @@
 """What a distillation is said to cost, before anything is done."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from diffusers import AutoencoderTiny
 from hub_server import serve
 
 from hf_lgm import LGMConfig
+from hf_lgm.distillation import planning
 from hf_lgm.distillation.planning import DatasetSize, plan
 
 
@@ -33,6 +35,17 @@ def test_imagenet(backbone, tmp_path, size, processes):
     text = str(found)
     assert f"{size.num_train:,} to distil" in text and f"{size.num_classes:,}" in text
     assert ("on each of 8 processes" in text) == (processes == 8) and ("1024.0 GB" in text) == (processes == 8)
+
+
+def test_amounts_and_times_are_in_units_that_say_something():
+    assert [planning._amount(size) for size in (0, 3 * 2**20, 2**30, 1.5 * 2**40)] == [
+        "1 MB",
+        "3 MB",
+        "1.0 GB",
+        "1536.0 GB",
+    ]
+    assert re.fullmatch(r"\d\d:\d\d( on \d\d \w+)?", planning._clock(60))
+    assert re.fullmatch(r"\d\d:\d\d on \d\d \w+", planning._clock(2 * 86_400))
 
 
 def test_twice_the_steps_and_half_the_processes_take_longer(backbone, tmp_path):
