@@ -56,6 +56,7 @@ def speaking() -> Iterator[None]:
         for handler in (terminal, _log):
             root.removeHandler(handler)
         _close_log()
+        _log.buffer.clear()  # of a command without a log
         logging.captureWarnings(False)
         _shown.everything = False
 
@@ -102,7 +103,7 @@ def keep_log(folder: str | Path) -> None:
 
 
 def _close_log() -> None:
-    """Let go of the file, if there is one, and of what was written."""
+    """Let go of the file, if there is one."""
     if isinstance(_log.target, logging.FileHandler):
         _log.flush()
         _log.target.close()

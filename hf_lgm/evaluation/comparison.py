@@ -81,28 +81,11 @@ def compare(
     views = views or next(iter(sets.values())).views
     if any(images.views.without_noise() != views.without_noise() for images in sets.values()):
         logger.warning("The sets were made with different views: all probes are trained on %s", views)
-    of_real, worked, comparison = None, [], Comparison(dict(sets), [])
-    bar = progress(desc="evaluating", unit="row", disable=not extractor.accelerator.is_main_process)
-    for backbone in wrapped:
-        evaluator = Evaluator(backbone, eval_images, train_images, protocol, extractor, cache)
-        try:
-            if of_real is None:
-                of_real = _real_sets(sets, baselines, evaluator, views) if baselines else {}
-                if of_real:
-                    logger.info("Real images are chosen through %s", backbone.name)
-            rows = of_real | {name: [images] * protocol.seeds for name, images in sets.items()}
-            bar.total = len(wrapped) * (len(rows) + len(references))
-            comparison.results += _column(evaluator, rows, references, views, bar)
-            worked.append(evaluator)
-            evaluator.release()
-        except Exception as error:  # a model's own code may raise anything
-            if extractor.accelerator.num_processes > 1:  # the others wait for this one
-                raise
-            comparison.leave_out(backbone.name, error)
-    bar.close()
+    comparison = Comparison(dict(sets), [])
+    evaluators = [Evaluator(each, eval_images, train_images, protocol, extractor, cache) for each in wrapped]
+    worked = _fill(comparison, evaluators, baselines, references, views)
     if not worked:
         raise ValueError(f"No backbone could be evaluated: {'; '.join(comparison.failures.values())}")
-    comparison.sets = {name: images[0] for name, images in (of_real or {}).items()} | sets
     if ALL_REAL_IMAGES in references:
         comparison.transfer = _transfer(sets, worked, comparison.results)
     return comparison
@@ -114,6 +97,36 @@ def _wrapped(backbones: Any) -> list[FrozenBackbone]:
     wrapped = [FrozenBackbone.wrap(each) for each in given]
     check_names_differ([backbone.name for backbone in wrapped])
     return wrapped
+
+
+def _fill(
+    comparison: Comparison,
+    evaluators: Sequence[Evaluator],
+    baselines: Sequence[str],
+    references: Sequence[str],
+    views: ViewSettings,
+) -> list[Evaluator]:
+    """Results of each backbone, and the real images that the first one chooses; those that did not fail come back."""
+    accelerator, sets = evaluators[0].extractor.accelerator, comparison.sets
+    of_real, worked = None, []
+    with progress(desc="evaluating", unit="row", disable=not accelerator.is_main_process) as bar:
+        for evaluator in evaluators:
+            try:
+                if of_real is None:
+                    of_real = _real_sets(sets, baselines, evaluator, views) if baselines else {}
+                    if of_real:
+                        logger.info("Real images are chosen through %s", evaluator.backbone.name)
+                rows = of_real | {name: [images] * evaluator.protocol.seeds for name, images in sets.items()}
+                bar.total = len(evaluators) * (len(rows) + len(references))
+                comparison.results += _column(evaluator, rows, references, views, bar)
+                worked.append(evaluator)
+                evaluator.release()
+            except Exception as error:  # a model's own code may raise anything
+                if accelerator.num_processes > 1:  # the others wait for this one
+                    raise
+                comparison.leave_out(evaluator.backbone.name, error)
+    comparison.sets = {name: images[0] for name, images in (of_real or {}).items()} | sets
+    return worked
 
 
 def _column(
