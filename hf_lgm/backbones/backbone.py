@@ -147,14 +147,7 @@ class FrozenBackbone(nn.Module):
         check_weights(backbone, random_weights, info["unexpected_keys"])
         backbone.revision = cached_commit(source, revision)
         backbone.source = source
-        said = backbone.describe()
-        logger.debug("%s", json.dumps(said))
-        parts = (
-            said["architecture"],
-            f"{backbone.dim} features ({said['pooling']})",
-            f"images of {said['image_size']} pixels",
-        )
-        logger.info("%s: %s", backbone.name, ", ".join([*parts, said["dtype"]]))
+        _say(backbone.describe())
         return backbone
 
     @classmethod
@@ -421,3 +414,10 @@ def _is_convolutional(model: nn.Module) -> bool:
     """Whether it is made of convolutions, beyond the one that cuts an image into patches."""
     kinds = [type(module) for module in model.modules()]
     return kinds.count(nn.Conv2d) > max(1, kinds.count(nn.Linear))
+
+
+def _say(described: dict[str, Any]) -> None:
+    """What was loaded: in a line, and for the log all that decides its features."""
+    features, images = "%(feature_size)d features (%(pooling)s)", "images of %(image_size)d pixels"
+    logger.info(f"%(name)s: %(architecture)s, {features}, {images}, %(dtype)s", described)
+    logger.debug("%s", json.dumps(described))
