@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image  # noqa: E402
-from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model  # noqa: E402
+from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model, ViTConfig, ViTModel  # noqa: E402
 
 from hf_lgm import FrozenBackbone, LabelledImages, Preprocessing  # noqa: E402
 from hf_lgm.data.images import to_images  # noqa: E402
@@ -76,6 +76,18 @@ def dataset_folder(tmp_path_factory) -> str:
 def backbone() -> FrozenBackbone:
     """The one-layer DINOv2."""
     return FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE, resize_ratio=1.0), name="tiny-dinov2")
+
+
+@pytest.fixture
+def deep() -> FrozenBackbone:
+    """A ViT of several blocks, and so with layers, in float64."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        image_size=SIDE, patch_size=8, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=32,
+    )  # fmt: skip
+    preprocessing = Preprocessing(SIDE, resize_ratio=1.0)
+    return FrozenBackbone(ViTModel(config, add_pooling_layer=False), preprocessing, name="deep").double()
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SIDE
-from transformers import ViTConfig, ViTModel
 
-from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing
+from hf_lgm import LGMConfig, LGMDistiller
 from hf_lgm.data.augmentation import random_views
 from hf_lgm.distillation.objectives import (
     LOGITS,
@@ -19,17 +17,6 @@ from hf_lgm.distillation.objectives import (
     uniform_weights,
 )
 from hf_lgm.distillation.real_features import drawn_backbones
-
-
-@pytest.fixture
-def deep():
-    torch.manual_seed(0)
-    config = ViTConfig(
-        image_size=SIDE, patch_size=8, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
-        intermediate_size=32,
-    )  # fmt: skip
-    preprocessing = Preprocessing(SIDE, resize_ratio=1.0)
-    return FrozenBackbone(ViTModel(config, add_pooling_layer=False), preprocessing, name="deep").double()
 
 
 def make(backbones, splits, folder, **settings):

@@ -6,10 +6,8 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SIDE
-from transformers import ViTConfig, ViTModel
 
-from hf_lgm import FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing
+from hf_lgm import LGMConfig, LGMDistiller
 from hf_lgm.distillation.objectives import LabelledFeatures, feature_gradient, uniform_weights
 
 
@@ -35,17 +33,6 @@ def means_apart(synthetic, real, W):
         return (share.T @ features.z.to(W)) / share.sum(dim=0)[:, None]
 
     return (means(synthetic) - means(real)).square().sum()
-
-
-@pytest.fixture
-def deep():
-    """Of several blocks, and so with layers."""
-    torch.manual_seed(0)
-    config = ViTConfig(
-        image_size=SIDE, patch_size=8, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
-        intermediate_size=32,
-    )  # fmt: skip
-    return FrozenBackbone(ViTModel(config, add_pooling_layer=False), Preprocessing(SIDE, resize_ratio=1.0)).double()
 
 
 @pytest.fixture
