@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
     from ..config import LGMConfig
     from ..data.labelled_images import LabelledImages
+    from ..distillation.planning import Plan
     from ..distiller import LGMDistiller
     from ..evaluation.comparison import Comparison
 
@@ -81,20 +82,14 @@ def main() -> None:
     chosen = _choose_runs(given, run_args)
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
-    import torch
-
     from ..config import LGMConfig
     from ..publishing.files import COMPARISON_FILE
     from . import inputs
 
     args = LGMConfig(**vars(given))
     source = inputs.source_of(data_args, dataset)
-    dtype = torch.bfloat16 if args.bf16 else torch.float32
     if run_args.plan:
-        from ..distillation.planning import plan
-
-        backbones = [backbone.to(args.device) for backbone in inputs.load_backbones(model_args, models, dtype)]
-        print(plan(backbones, args, inputs.measure(data_args, dataset, backbones, args), run_args.num_gpus))
+        print(_plan(model_args, data_args, models, dataset, run_args, args))
         return
     runs = {name: LGMConfig(**vars(run)) for name, run in chosen.items()}
     for run in runs.values():
@@ -125,6 +120,28 @@ def main() -> None:
         if distiller.accelerator.is_main_process:
             print(f"Published: {address}")
     distiller.accelerator.end_training()
+
+
+def _plan(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    models: Sequence[str],
+    dataset: str,
+    run_args: RunArguments,
+    args: "LGMConfig",
+) -> "Plan":
+    """What the run and its table will cost; no image is downloaded."""
+    from ..distillation.planning import plan
+    from ..evaluation.planning import evaluation_seconds
+    from . import inputs
+
+    through, scored = (
+        [each.to(args.device) for each in of] for of in _load(model_args, models, run_args.eval_models, args)
+    )
+    size = inputs.measure(data_args, dataset, through, args)
+    found = plan(through, args, size, run_args.num_gpus)
+    encoded = 0 if args.bf16 else len(through)
+    return dataclasses.replace(found, evaluation_seconds=evaluation_seconds(scored, args, size, encoded))
 
 
 def _load(

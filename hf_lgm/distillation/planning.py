@@ -62,6 +62,7 @@ class Plan:
         extraction_seconds (`float`): To encode all real images, decoding not counted.
         memory_bytes (`int`): At the peak.
         disk_bytes (`int`): Cached features, checkpoints and what is published; downloads not counted.
+        evaluation_seconds (`float`, *optional*, defaults to 0): The table at the end, on one process.
     """
 
     size: DatasetSize
@@ -73,11 +74,12 @@ class Plan:
     extraction_seconds: float
     memory_bytes: int
     disk_bytes: int
+    evaluation_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """All steps, and encoding the real images."""
-        return self.steps * self.step_seconds + self.extraction_seconds
+        """All steps, encoding the real images, and the table."""
+        return self.steps * self.step_seconds + self.extraction_seconds + self.evaluation_seconds
 
     def __str__(self) -> str:
         where = f" on each of {self.num_processes} processes" if self.num_processes > 1 else ""
@@ -88,7 +90,8 @@ class Plan:
             "synthetic images": f"{self.num_images:,}, {self.chunk_size} at a time{where}",
             "encoding the real": f"{_duration(self.extraction_seconds)}, or as long as decoding them takes",
             "steps": f"{self.steps:,} of {self.step_seconds:.2g} s: {_duration(self.steps * self.step_seconds)}",
-            "in all": f"{_duration(self.seconds)}, without evaluation: until {_clock(self.seconds)} if begun now",
+            "the table": _duration(self.evaluation_seconds),
+            "in all": f"{_duration(self.seconds)}: until {_clock(self.seconds)} if begun now",
             "memory": f"{_amount(self.memory_bytes)}{where}",
             "disk": _amount(self.disk_bytes) + (f", and a download of {_amount(download)}" if download else ""),
         }
@@ -179,9 +182,9 @@ class _Passes:
         chunk = min(owned, chunk or args.default_chunk_size)
         views = _VIEWS.get(device.type, _VIEWS_ELSEWHERE)
         timed = max(1, min(chunk, views // args.views_per_step))
-        seconds = [_seconds(functools.partial(run, timed, True, size), device) for size in sizes.sides]
+        seconds = [seconds_of(functools.partial(run, timed, True, size), device) for size in sizes.sides]
         both = sum(seconds) / len(seconds) / timed
-        forward = _seconds(lambda: run(timed, False, backbone.image_size), device) / timed
+        forward = seconds_of(lambda: run(timed, False, backbone.image_size), device) / timed
         return cls(chunk, forward, both, _graph_bytes(backbone, lambda: run(timed, True)) // timed)
 
 
@@ -201,7 +204,7 @@ def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetS
     W = torch.randn(num_images if args.has_clusters else size.num_classes, backbone.dim, device=device)
 
     def seconds(real: LabelledFeatures) -> float:
-        return _seconds(lambda: feature_gradient(synthetic, real, W, args.objective), device)
+        return seconds_of(lambda: feature_gradient(synthetic, real, W, args.objective), device)
 
     few = seconds(features(_FEW_ROWS))
     each = max(0.0, seconds(features(_MANY_ROWS)) - few) / (_MANY_ROWS - _FEW_ROWS)
@@ -216,12 +219,12 @@ def _autoencoder_cost(args: LGMConfig, side: int, owned: int, device: torch.devi
 
     count = min(owned, _DRAWN)
     images: Any = LatentImages(range(count), side, args.seed, load_autoencoder(args.vae)).to(device)
-    seconds = _seconds(lambda: images().sum().backward(), device) / count
+    seconds = seconds_of(lambda: images().sum().backward(), device) / count
     kept = _graph_bytes(images.autoencoder, lambda: images.autoencoder.decode(images.levels[0]))
     return seconds, kept + sum(parameter.nbytes for parameter in images.parameters())
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """The shorter of two runs, after one that loads what is loaded once."""
     seconds = []
     for _ in range(3):

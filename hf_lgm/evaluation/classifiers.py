@@ -23,8 +23,8 @@ Logits = Callable[[torch.Tensor], torch.Tensor]
 RIDGES = tuple(10.0**power for power in range(2, -7, -1))  # in units of the mean variance of a feature
 SHRINKAGES = (0.95, 0.8, 0.6, 0.4, 0.2, 0.1, 0.03, 0.01, 0.001, 0.0001)
 WEIGHT_DECAYS = tuple(10.0**power for power in range(-1, -7, -1))  # of features with a mean variance of 1
-_HELD_OUT_SHARE = 0.2
-_LBFGS_STEPS = 200
+HELD_OUT_SHARE = 0.2
+LBFGS_STEPS = 200
 _BLOCK = 65_536  # rows at a time
 _MAX_SIMILARITIES = 2**26
 
@@ -92,7 +92,9 @@ def discriminant_analysis(z: torch.Tensor, y: torch.Tensor, num_classes: int, sh
     return _linear(W, m.shares.log() - (W * m.class_means).sum(dim=1) / 2 - W @ m.mean)
 
 
-def logistic_regression(z: torch.Tensor, y: torch.Tensor, num_classes: int, weight_decay: float) -> Logits:
+def logistic_regression(
+    z: torch.Tensor, y: torch.Tensor, num_classes: int, weight_decay: float, max_iter: int = LBFGS_STEPS
+) -> Logits:
     """A linear probe trained to convergence, by L-BFGS: mean cross-entropy + weight_decay / 2 * the weights' square.
 
     Args:
@@ -100,12 +102,13 @@ def logistic_regression(z: torch.Tensor, y: torch.Tensor, num_classes: int, weig
         y (`torch.Tensor`): Shape (N,), their classes.
         num_classes (`int`): C.
         weight_decay (`float`): For features that are scaled to a mean variance of 1.
+        max_iter (`int`, *optional*, defaults to 200): Steps at most.
     """
     mean = z.float().mean(dim=0)
     scale = (z.float() - mean).square().mean().sqrt().clamp(min=1e-12)
     W = torch.zeros(num_classes, z.shape[1], device=z.device, requires_grad=True)
     b = torch.zeros(num_classes, device=z.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([W, b], max_iter=_LBFGS_STEPS, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([W, b], max_iter=max_iter, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -199,7 +202,7 @@ def _hold_out(y: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Te
     kept, held_out = [], []
     for label, rows in enumerate(indices_by_class(y, num_classes)):
         order = torch.randperm(len(rows), generator=seeded_generator(0, "choosing", label)).to(rows.device)
-        count = min(len(rows) - 1, max(1, round(_HELD_OUT_SHARE * len(rows))))
+        count = min(len(rows) - 1, max(1, round(HELD_OUT_SHARE * len(rows))))
         kept.append(rows[order[count:]])
         held_out.append(rows[order[:count]])
     return torch.cat(kept), torch.cat(held_out)

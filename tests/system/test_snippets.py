@@ -233,7 +233,8 @@ def test_it_runs(name, tmp_path):
         pytest.importorskip("timm")
     code, expected = SNIPPETS[name]
     code = f"from hf_lgm import ProbeProtocol\nquick = ProbeProtocol(views=5, seeds=2)\n{code}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-2000:]
