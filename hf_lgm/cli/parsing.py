@@ -15,7 +15,7 @@ from transformers import HfArgumentParser
 from ..arguments import INSTEAD
 from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..hub import without_folders
-from ..settings import PRESETS
+from ..settings import PRESETS, PresetName
 from ..values import converted, types_of
 from . import terminal
 from .config_files import RECIPES, config_path, present_name, read_config
@@ -55,9 +55,16 @@ def parse_arguments(
     for config in given.pop("config", []):
         values |= read_config(config_path(config), wanted)
     values |= {name: converted(value, wanted[name], f"--{name}") for name, value in given.items()}
+    preset = _preset_settings(values.get("preset", "default"), wanted)
     demo = demo_settings(values, {name: wanted[name] for name in of_demo})
-    values = {**PRESETS[values.get("preset", "default")], "output_dir": "", **demo, **values}
+    values = {**preset, "output_dir": "", **demo, **values}
     return tuple(each(**{name: values[name] for name in types_of(each) if name in values}) for each in types)
+
+
+def _preset_settings(name: PresetName, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a preset says, and the recipe of its name where there is one, which knows models too."""
+    recipe = RECIPES / f"{name}.yaml"
+    return {**PRESETS[name], **(read_config(recipe, wanted, ignore_others=True) if recipe.is_file() else {})}
 
 
 def demo_settings(values: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

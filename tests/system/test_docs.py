@@ -45,6 +45,7 @@ def stand_ins(model_folder, other_model_folder, dataset_folder):
         '"facebook/dinov2-base"': f'"{model_folder}"',
         '"openai/clip-vit-base-patch16"': f'"{other_model_folder}"',
         '"clane9/imagenet-100"': f'"{dataset_folder}"',
+        'data["validation"]': 'data["test"]',  # the splits of imagenet-100 and of these images
         "LGMConfig(": "LGMConfig(max_steps=2, views_per_step=2, eval_seeds=1, disable_tqdm=True, ",
     }
 

@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 from hf_lgm import FrozenBackbone, LGMConfig, Preprocessing
 from hf_lgm.arguments import LGMArguments
 from hf_lgm.cli.arguments import DEFAULT_DATASET, DataArguments, ModelArguments
+from hf_lgm.cli.distill import RunArguments
 from hf_lgm.cli.inputs import load_data
 from hf_lgm.cli.parsing import default_output_dir, parse_arguments
 
@@ -117,9 +118,12 @@ def test_recipes_are_stacked_and_flags_go_before_them():
     )
 
 
-def test_the_papers_recipe_is_its_preset_and_what_the_page_says():
+@pytest.mark.parametrize(
+    "flags", [("--config", RECIPES / "paper.yaml"), ("--preset", "paper")], ids=["recipe", "preset"]
+)
+def test_the_papers_recipe_is_its_preset_and_what_the_page_says(flags):
     """Of every model too: each `name: value` on the page is the recipe's."""
-    models, _, args = parse("--config", RECIPES / "paper.yaml")
+    models, args, _ = parse_arguments((ModelArguments, LGMArguments, RunArguments), "", list(map(str, flags)))
     assert LGMConfig(**vars(args)).own_settings() == LGMConfig.paper().own_settings()
     assert (models.image_mean, models.image_std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     said = re.findall(r"`(\w+): ([\w.]+)`", (ROOT / "docs" / "paper.md").read_text(encoding="utf-8"))
