@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ CONFIG_FILE = "lgm_config.json"
 DATA_FILE = "data/train-00000-of-00001.parquet"
 RESULTS_FILE = "results.json"
 PREVIEW_FILE = "preview.png"
-TIMELAPSE_FILE = "timelapse.gif"
+TIMELAPSE_FILE, VIDEO_FILE = "timelapse.gif", "timelapse.mp4"
 LOG_FILE = "run.log"  # of a command; stays here
 LOG_HEAD = "# What a run of hf_lgm said\n"
 CARD_FILE = "README.md"
@@ -64,4 +65,11 @@ def write_json(path: Path, value: Any) -> None:
     """Write what `read_json` reads, under another name until it is whole."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def replace_file(source: Path, path: Path) -> None:
+    """Copy a file over another, which is whole at any time."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.copyfile(source, temporary)
     os.replace(temporary, path)
