@@ -30,7 +30,7 @@ GROUPS = {
         "label_learning_rate probe_std adam_beta1 adam_beta2 adam_epsilon",
     ),
     "evaluation": (
-        "sets eval_models baselines references protocol",
+        "sets eval_models baselines references projection protocol",
         "eval_seeds eval_learning_rate eval_strategy eval_steps eval_delay",
     ),
     "run": (

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..publishing.files import (
+    ANALYSIS_FILE,
     COMPARISON_FILE,
     CONFIG_FILE,
     DATA_FILE,
@@ -124,8 +125,8 @@ def remove_frames(folder: str | Path | None, after: int = -1) -> None:
 
 
 def _our_files(folder: Path) -> set[str]:
-    """Names in a folder that are ours, as what is beside them tells: a set's, a probe's, a table's, a killed run's."""
-    config, rows = _json_of(folder / CONFIG_FILE), _json_of(folder / DETAILS_FILE)
+    """Names in a folder that are ours, as what is beside them tells: a set's, a table's and so on."""
+    config, rows, analysis = (_json_of(folder / name) for name in (CONFIG_FILE, DETAILS_FILE, ANALYSIS_FILE))
     found: set[str] = set()
     if isinstance(config, dict) and "dataset_info" in config:
         found |= {*SET_FILES} - {LOG_FILE}
@@ -133,6 +134,8 @@ def _our_files(folder: Path) -> set[str]:
         found |= {*PROBE_FILES, *PUBLISHED_FILES}
     if isinstance(rows, list) and rows and all(isinstance(row, dict) and "training_set" in row for row in rows):
         found |= set(TABLE_FILES)
+    if isinstance(analysis, dict) and analysis.get("artifact") == "analysis":
+        found |= {ANALYSIS_FILE, *map(str, analysis.get("files", []))}
     if all_checkpoints(folder) or frames(folder) or is_our_timelapse(folder / TIMELAPSE_FILE):
         found |= {PREVIEW_FILE, TIMELAPSE_FILE, VIDEO_FILE}  # come before the set itself
     if _begins_with(folder / LOG_FILE, LOG_HEAD):

@@ -25,6 +25,7 @@ CARD_FILE = "README.md"
 PUBLISHED_FILES = (CARD_FILE, DATA_FILE, PREVIEW_FILE, CONFIG_FILE, RESULTS_FILE)
 DETAILS_FILE, TABLE_FILE = "details.json", "table.md"  # of a table, with RESULTS_FILE
 TRANSFER_FILE, TRANSFER_FIGURE = "transfer.json", "transfer.png"
+ANALYSIS_FILE, ANALYSIS_PAGE = "analysis.json", "analysis.md"  # with plots, which the first one names
 COMPARISON_FILE = "comparison.png"  # shows real images, so it is published only when asked for
 
 # What a stranger's repository may make us read.
