@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ...publishing.distilled_set import DistilledSet
 from ...publishing.plotting import REAL, SYNTHETIC, new_figure, short_label
 from ..classes import ClassAccuracy
-from .images import images_of_class
+from .images import framed, images_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,41 +13,36 @@ if TYPE_CHECKING:
 
 MAX_CLASSES, MAX_IMAGES = 20, 4
 _ROW = 0.42  # inches
+_SIDE = 26  # points, of an image
 
 
 def plot_classes(found: list[ClassAccuracy], images: DistilledSet, backbone: str) -> "Figure":
     """Up to twenty classes, those where the set loses most first."""
     shown = found[:MAX_CLASSES]
-    columns = min(MAX_IMAGES, images.images_per_class)
-    figure = new_figure(6.2 + columns * _ROW, 1.3 + len(shown) * _ROW)
-    pictures, bars = figure.subplots(1, 2, sharey=True, width_ratios=[columns * _ROW, 4.6])
-    rows = range(len(shown))
-    bars.barh([row - 0.19 for row in rows], [one.of_full for one in shown], 0.36, color=REAL, label="all real images")
-    bars.barh([row + 0.19 for row in rows], [one.of_set for one in shown], 0.36, color=SYNTHETIC, label="the set")
+    rows, columns = range(len(shown)), min(MAX_IMAGES, images.images_per_class)
+    figure = new_figure(6.4 + columns * _ROW, 1.3 + len(shown) * _ROW)
+    axes = figure.subplots()
+    axes.barh([row - 0.19 for row in rows], [one.of_full for one in shown], 0.36, color=REAL, label="all real images")
+    axes.barh([row + 0.19 for row in rows], [one.of_set for one in shown], 0.36, color=SYNTHETIC, label="the set")
     for row, one in zip(rows, shown, strict=True):
+        _draw_images(axes, row, images, one.name)
         if one.taken_for:
             text = f"{one.taken_share:.0f} % taken for {short_label(one.taken_for, 18)}"
-            bars.text(101, row + 0.19, text, va="center", fontsize=7.5, color="#444444")
-    bars.set(xlim=(0, 100), xlabel="accuracy in percent")
-    bars.tick_params(axis="y", left=False, labelleft=False)
-    bars.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    bars.set_axisbelow(True)
-    bars.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    _draw_images(pictures, shown, images, columns)
+            axes.text(101, row + 0.19, text, va="center", fontsize=7.5, color="#444444")
+    axes.set(xlim=(0, 100), ylim=(len(shown) - 0.5, -0.5), xlabel="accuracy in percent")
+    axes.set_yticks(rows, [short_label(one.name) for one in shown])
+    axes.tick_params(axis="y", length=0, pad=columns * _SIDE + 10)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     few = f"{len(shown)} of {len(found)} classes: w" if len(shown) < len(found) else "W"
-    figure.suptitle(
-        f"{few}here the set loses most through {short_label(backbone, 40)}", x=0.01, ha="left", fontsize=10
-    )
+    title = f"{few}here the set loses most through {short_label(backbone, 40)}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 
-def _draw_images(axes: "Axes", shown: list[ClassAccuracy], images: DistilledSet, columns: int) -> None:
-    """The set's images of each class, in the row of its bars."""
-    for row, one in enumerate(shown):
-        for column, image in enumerate(images_of_class(images, one.name)[:columns]):
-            axes.imshow(image, extent=(column + 0.04, column + 0.96, row + 0.46, row - 0.46), interpolation="lanczos")
-    axes.set(xlim=(0, columns), xticks=[], aspect="equal", anchor="E")
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_yticks(range(len(shown)), [short_label(one.name) for one in shown])
-    axes.tick_params(left=False)
-    axes.spines[:].set_visible(False)
+def _draw_images(axes: "Axes", row: int, images: DistilledSet, class_name: str) -> None:
+    """The set's images of one class, between its name and its bars."""
+    for column, image in enumerate(images_of_class(images, class_name)[:MAX_IMAGES]):
+        place = {"xycoords": ("axes fraction", "data"), "boxcoords": "offset points"}
+        axes.add_artist(framed(image, (0, row), _SIDE - 2, xybox=(-(column + 0.5) * _SIDE - 4, 0), **place))

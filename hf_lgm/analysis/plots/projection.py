@@ -8,7 +8,7 @@ from ...publishing.distilled_set import DistilledSet
 from ...publishing.figures import evenly_sampled
 from ...publishing.plotting import COLOURS, MARKERS, new_figure, short_label
 from ..projection import ProjectedFeatures
-from .images import images_of_class
+from .images import framed, images_of_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,14 +45,10 @@ def plot_projection(found: ProjectedFeatures, images: DistilledSet, class_names:
 
 def _draw_pictures(axes: "Axes", points: torch.Tensor, images: DistilledSet, class_name: str, colour: str) -> None:
     """The images of one class in frames of its colour, where they lie."""
-    import numpy as np
-    from matplotlib.offsetbox import AnnotationBbox, OffsetImage  # here, since it is slow to load
-    from matplotlib.patheffects import withStroke
+    from matplotlib.patheffects import withStroke  # here, since it is slow to load
 
     for at, image in zip(points.tolist(), images_of_class(images, class_name), strict=True):
-        picture = OffsetImage(np.asarray(image), zoom=_PICTURE / image.width, interpolation="lanczos")
-        frame = {"edgecolor": colour, "linewidth": 2, "boxstyle": "square,pad=0.05"}
-        axes.add_artist(AnnotationBbox(picture, at, bboxprops=frame, pad=0.05))
+        axes.add_artist(framed(image, at, _PICTURE, colour))
         look: dict[str, Any] = {"color": colour, "ha": "center", "va": "top", "fontsize": 8, "zorder": 4}
         halo = [withStroke(linewidth=2.5, foreground="white")]
         below: dict[str, Any] = {"xytext": (0, -_PICTURE / 2 - 4), "textcoords": "offset points", "path_effects": halo}

@@ -1,7 +1,7 @@
 """Two matrices of cosines side by side, and their pairs of classes against each other."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,9 +39,8 @@ def plot_similarity(found: ClassSimilarity, class_names: list[str], backbone: st
             axes.tick_params(length=0)
     figure.colorbar(drawn, ax=maps, label="cosine of weights", shrink=0.8)
     drawn_pairs = slice(None, None, max(1, len(ours) // _MAX_PAIRS))
-    scatter.scatter(
-        full[drawn_pairs], ours[drawn_pairs], s=14, alpha=0.6, color=COLOURS[0], linewidths=0, rasterized=True
-    )
+    look: dict[str, Any] = {"alpha": min(0.6, max(0.05, 600 / len(ours))), "color": COLOURS[0], "linewidths": 0}
+    scatter.scatter(full[drawn_pairs], ours[drawn_pairs], s=14, rasterized=True, **look)
     scatter.set(xlabel="cosine, all real images", ylabel="cosine, the set")
     rho = "not defined" if math.isnan(found.rho) else f"{found.rho:.2f}"
     scatter.set_title(f"Pairs of classes, rank correlation {rho}")
