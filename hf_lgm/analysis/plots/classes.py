@@ -1,6 +1,6 @@
 """Accuracies of the classes as bars, the set's images beside them."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...publishing.distilled_set import DistilledSet
 from ...publishing.plotting import REAL, SYNTHETIC, new_figure, short_label
@@ -44,5 +44,6 @@ def plot_classes(found: list[ClassAccuracy], images: DistilledSet, backbone: str
 def _draw_images(axes: "Axes", row: int, images: DistilledSet, class_name: str) -> None:
     """The set's images of one class, between its name and its bars."""
     for column, image in enumerate(images_of_class(images, class_name)[:MAX_IMAGES]):
-        place = {"xycoords": ("axes fraction", "data"), "boxcoords": "offset points"}
-        axes.add_artist(framed(image, (0, row), _SIDE - 2, xybox=(-(column + 0.5) * _SIDE - 4, 0), **place))
+        left = -(column + 0.5) * _SIDE - 4
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "boxcoords": "offset points"}
+        axes.add_artist(framed(image, (0, row), _SIDE - 2, xybox=(left, 0), **place))

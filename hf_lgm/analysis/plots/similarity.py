@@ -32,10 +32,10 @@ def plot_similarity(found: ClassSimilarity, class_names: list[str], backbone: st
         axes.set(title=title, xticks=[], yticks=[])
         if len(order) <= _NAMED:
             names = [short_label(class_names[label], 16) for label in order]
-            look = {"fontsize": max(5, min(9, 190 / len(order)))}
-            axes.set_xticks(range(len(order)), names, rotation=90, **look)
+            size = max(5, min(9, 190 / len(order)))
+            axes.set_xticks(range(len(order)), names, rotation=90, fontsize=size)
             if number == 0:
-                axes.set_yticks(range(len(order)), names, **look)
+                axes.set_yticks(range(len(order)), names, fontsize=size)
             axes.tick_params(length=0)
     figure.colorbar(drawn, ax=maps, label="cosine of weights", shrink=0.8)
     drawn_pairs = slice(None, None, max(1, len(ours) // _MAX_PAIRS))
