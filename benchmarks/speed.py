@@ -142,7 +142,7 @@ class StepTimer(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop: frames and logs are not part of it."""
+        """Stop: previews and logs are not part of it."""
         self.meter.wait()
         self.seconds.append(time.perf_counter() - self.started)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from . import former
 
 if TYPE_CHECKING:
+    from .analysis.analysis import Analysis, analyze
     from .backbones.backbone import FrozenBackbone
     from .backbones.preprocessing import Preprocessing
     from .config import LGMConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "Analysis",
     "DistilledSet",
     "FrozenBackbone",
     "LGMConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "ProbeModel",
     "ProbeProtocol",
     "StreamEncoder",
+    "analyze",
     "compare",
     "evaluate_probe",
     "load_images",
@@ -42,6 +45,7 @@ __all__ = [
 
 # Where each name is: what nobody asks for is not loaded, torch least of all.
 _PLACES = {
+    "Analysis": "analysis.analysis",
     "DistilledSet": "publishing.distilled_set",
     "FrozenBackbone": "backbones.backbone",
     "LGMConfig": "config",
@@ -51,6 +55,7 @@ _PLACES = {
     "ProbeModel": "evaluation.probe_model",
     "ProbeProtocol": "settings",
     "StreamEncoder": "features.streaming",
+    "analyze": "analysis.analysis",
     "compare": "evaluation.comparison",
     "evaluate_probe": "evaluation.evaluator",
     "load_images": "data.loading",

@@ -37,7 +37,7 @@ INSTEAD = {
 _VIEWS_PER_CHUNK = 128
 
 # Steps between two of something; below one a share of the run, as in Transformers.
-_STEPS = ("logging_steps", "save_steps", "eval_steps")
+_STEPS = ("logging_steps", "save_steps", "eval_steps", "preview_steps")
 
 # As Transformers' users say it.
 _RESUME: dict[Any, str | None] = {True: "auto", "true": "auto", False: None, "false": None}
@@ -127,6 +127,9 @@ class LGMArguments:
         save_total_limit (`int`, *optional*, defaults to 2): Checkpoints to keep, 0 for all; the oldest go first.
         logging_steps (`float`, *optional*, defaults to 10): Steps between two logged losses.
         logging_first_step (`bool`, *optional*, defaults to `False`): Log the first step too.
+        preview_steps (`float`, *optional*, defaults to 0.025): Steps between two looks at the images on the way, or a
+            share of the run below 1: each is a new preview.png, a frame of the time-lapse, and an image for
+            TensorBoard.
         report_to (`list[str]`, *optional*, defaults to `["none"]`): Trackers: `tensorboard`, `wandb` and the like,
             `all` or `none`.
         run_name (`str`, *optional*): What trackers call the run.
@@ -201,6 +204,7 @@ class LGMArguments:
     save_total_limit: int | None = 2
     logging_steps: float = 10
     logging_first_step: bool = False
+    preview_steps: float = 0.025
     report_to: list[str] = field(default_factory=lambda: ["none"])
     run_name: str | None = None
     project: str = "huggingface"

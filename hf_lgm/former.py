@@ -29,7 +29,7 @@ _PLACES = {
     "distilled_set": ["publishing.distilled_set"],
     "encoding": ["distillation.encoding"],
     "feature_cache": ["features.cache"],
-    "figures": ["publishing.figures"],
+    "figures": ["publishing.figures", "publishing.timelapse"],
     "fingerprint": ["backbones.fingerprint"],
     "initialization": ["distillation.initialization"],
     "latents": ["distillation.latents"],

@@ -11,6 +11,7 @@ Objective = Literal["lgm", "ridge"]
 Parameterization = Literal["pyramid", "pixel", "latent"]
 PresetName = Literal["default", "paper", "transfer"]
 Pooling = Literal["cls", "pooler", "mean", "gap", "projection"]
+Projection = Literal["pca", "umap"]
 ProtocolName = Literal["fast", "paper"]
 RealFeatures = Literal["cached", "online"]
 

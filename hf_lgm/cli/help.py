@@ -30,13 +30,13 @@ GROUPS = {
         "label_learning_rate probe_std adam_beta1 adam_beta2 adam_epsilon",
     ),
     "evaluation": (
-        "sets eval_models baselines references protocol",
+        "sets eval_models baselines references projection protocol",
         "eval_seeds eval_learning_rate eval_strategy eval_steps eval_delay",
     ),
     "run": (
         "config output_dir overwrite resume_from_checkpoint plan seed",
-        "verbose num_gpus save_strategy save_steps save_total_limit logging_steps logging_first_step report_to "
-        "run_name project disable_tqdm",
+        "verbose num_gpus save_strategy save_steps save_total_limit logging_steps logging_first_step preview_steps "
+        "report_to run_name project disable_tqdm",
     ),
     "Hub": (
         "folder repo_id tag private probe results include_source_images push_to_hub hub_dataset_id",

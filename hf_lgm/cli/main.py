@@ -10,6 +10,7 @@ from .parsing import run_command
 COMMANDS = {
     "distill": "distil a dataset into a few images per class, through one backbone or several",
     "evaluate": "a table of probes: sets x backbones, beside real images",
+    "analyze": "plots of what a set shows of the backbones that look at it",
     "baselines": "real images in the form of a distilled set",
     "publish": "push a set, or the probe trained on it, to the Hub",
     "env": "what is installed and where things are kept, for reports",

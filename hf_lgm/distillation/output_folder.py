@@ -3,6 +3,7 @@
 What is ours is told by what is in a file, never by its name alone: other trainers write `checkpoint-500` too.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -12,22 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from ..publishing.files import (
+    ANALYSIS_FILE,
     COMPARISON_FILE,
     CONFIG_FILE,
     DATA_FILE,
     DETAILS_FILE,
     LOG_FILE,
     LOG_HEAD,
+    PREVIEW_FILE,
     PUBLISHED_FILES,
     RESULTS_FILE,
     TABLE_FILE,
     TIMELAPSE_FILE,
     TRANSFER_FIGURE,
     TRANSFER_FILE,
+    VIDEO_FILE,
 )
+from ..publishing.timelapse import is_ours as is_our_timelapse
 from .checkpoint import all_checkpoints, is_ours, named_checkpoints, remove_checkpoint, remove_leftovers
 
-SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE, LOG_FILE)
+SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE, VIDEO_FILE, LOG_FILE)
 TABLE_FILES = (TABLE_FILE, RESULTS_FILE, DETAILS_FILE, TRANSFER_FILE, TRANSFER_FIGURE, COMPARISON_FILE)
 PROBE_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "head.safetensors")
 _FRAMES = "runs/frames"
@@ -109,15 +114,19 @@ def frames(folder: str | Path | None) -> list[Path]:
     return sorted(path for path in frame_folder(folder).glob("*.png") if re.fullmatch(r"\d{6,}", path.stem))
 
 
-def remove_frames(folder: str | Path | None) -> None:
-    """Remove the frames of a run that came to nothing."""
+def remove_frames(folder: str | Path | None, after: int = -1) -> None:
+    """Remove the frames of all steps, or of those after one; and the folder, where nothing else is in it."""
     for path in frames(folder):
-        path.unlink()
+        if int(path.stem) > after:
+            path.unlink()
+    with contextlib.suppress(OSError):  # is not empty, or not there
+        frame_folder(folder).rmdir()
+        frame_folder(folder).parent.rmdir()
 
 
 def _our_files(folder: Path) -> set[str]:
-    """Names in a folder that are ours, as what is beside them tells: a set's, a probe's, a table's, a killed run's."""
-    config, rows = _json_of(folder / CONFIG_FILE), _json_of(folder / DETAILS_FILE)
+    """Names in a folder that are ours, as what is beside them tells: a set's, a table's and so on."""
+    config, rows, analysis = (_json_of(folder / name) for name in (CONFIG_FILE, DETAILS_FILE, ANALYSIS_FILE))
     found: set[str] = set()
     if isinstance(config, dict) and "dataset_info" in config:
         found |= {*SET_FILES} - {LOG_FILE}
@@ -125,8 +134,10 @@ def _our_files(folder: Path) -> set[str]:
         found |= {*PROBE_FILES, *PUBLISHED_FILES}
     if isinstance(rows, list) and rows and all(isinstance(row, dict) and "training_set" in row for row in rows):
         found |= set(TABLE_FILES)
-    if all_checkpoints(folder) or frames(folder):
-        found.add(TIMELAPSE_FILE)
+    if isinstance(analysis, dict) and analysis.get("artifact") == "analysis":
+        found |= {ANALYSIS_FILE, *map(str, analysis.get("files", []))}
+    if all_checkpoints(folder) or frames(folder) or is_our_timelapse(folder / TIMELAPSE_FILE):
+        found |= {PREVIEW_FILE, TIMELAPSE_FILE, VIDEO_FILE}  # come before the set itself
     if _begins_with(folder / LOG_FILE, LOG_HEAD):
         found.add(LOG_FILE)
     return found

@@ -87,7 +87,7 @@ def compare(
     if not worked:
         raise ValueError(f"No backbone could be evaluated: {'; '.join(comparison.failures.values())}")
     if ALL_REAL_IMAGES in references:
-        comparison.transfer = _transfer(sets, worked, comparison.results)
+        comparison.transfer = transfer_between(sets, worked, comparison.results)
     return comparison
 
 
@@ -236,7 +236,7 @@ def _possible(baselines: Sequence[str], per_class: int, train: LabelledImages) -
     return kinds
 
 
-def _transfer(
+def transfer_between(
     sets: dict[str, DistilledSet], worked: Sequence[Evaluator], results: Sequence[ProbeResult]
 ) -> TransferMatrix | None:
     """Of the first distilled set of each backbone, with as many images per class as most backbones made.

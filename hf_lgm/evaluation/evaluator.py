@@ -24,6 +24,7 @@ from ..publishing.provenance import library_versions
 from ..publishing.results import ProbeResult
 from ..settings import ProbeProtocol, ViewSettings
 from .baselines import select_baseline
+from .classifiers import Logits
 from .probe import ViewFeatures, probe_logits, train_probes
 from .references import PROMPT, REFERENCES, NoTextError, RealImages
 from .scoring import EvalFeatures
@@ -62,24 +63,34 @@ class Evaluator:
     def probe(self, name: str, sets: Sequence[DistilledSet], views: ViewSettings) -> ProbeResult:
         """Accuracy of linear probes that are trained on small sets, one set per seed, on views of the given kind."""
         class_names = self.eval_images.class_names
-
-        def compute() -> ProbeResult:
-            features = ViewFeatures(self.backbone, sets, views, self.extractor.batch_size)
-            targets = y
-            if any(images.has_soft_labels for images in sets):
-                targets = torch.stack([images.targets_as(class_names) for images in sets])
-            W, b = train_probes(features, targets.to(self.scored.y.device), len(class_names), self.protocol)
-            return self.scored.result(name, self.backbone.name, how, probe_logits(W, b))
-
         y = sets[0].labels_as(class_names)
         if any(not torch.equal(images.labels_as(class_names), y) for images in sets):
             raise ValueError(f"'{name}': sets for several seeds need the same classes in the same order.")
         views = views.without_noise()
+
+        def compute() -> ProbeResult:
+            return self.scored.result(name, self.backbone.name, how, probe_logits(*self.train_probes(sets, views)))
+
         low, high = views.crop_scale
         beyond = "" if views.bounded_crops else " and beyond the image"
         how = f"{self.protocol.description}, crops of {low:g} to {high:g}{beyond}{', flips' if views.flip else ''}"
         described = {"sets": [images.fingerprint for images in sets], "views": asdict(views)}
         return self._result(name, {**described, "protocol": asdict(self.protocol)}, compute)
+
+    def train_probes(self, sets: Sequence[DistilledSet], views: ViewSettings) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (seeds, C, D) and biases (seeds, C) of probes trained on small sets, one set per seed."""
+        class_names, device = self.eval_images.class_names, self.extractor.accelerator.device
+        self.backbone.to(device)
+        features = ViewFeatures(self.backbone, sets, views, self.extractor.batch_size)
+        targets = sets[0].labels_as(class_names)
+        if any(images.has_soft_labels for images in sets):
+            targets = torch.stack([images.targets_as(class_names) for images in sets])
+        return train_probes(features, targets.to(device), len(class_names), self.protocol)
+
+    def fit(self, name: str) -> tuple[str, Logits]:
+        """How one of `REFERENCES` is found, and its logits of shape (seeds, M, C) of features (M, D)."""
+        real = RealImages(self.backbone, self.eval_images.class_names, self.protocol, lambda: self.training_features)
+        return REFERENCES[name].fit(real)
 
     def reference(self, name: str) -> ProbeResult | None:
         """What one of `REFERENCES` scores; `None` where it has no meaning for this backbone.
@@ -103,9 +114,7 @@ class Evaluator:
         }
 
         def compute() -> ProbeResult:
-            real = RealImages(self.backbone, class_names, self.protocol, lambda: self.training_features)
-            how, logits = wanted.fit(real)
-            return self.scored.result(name, self.backbone.name, how, logits)
+            return self.scored.result(name, self.backbone.name, *self.fit(name))
 
         try:
             return self._result(name, described, compute)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,15 @@ from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
 from ..features.extraction import FeatureExtractor
 from ..publishing.distilled_set import DistilledSet
+from ..publishing.plotting import COLOURS, HEAT, MARKERS, new_figure, plot_style, short_label
 from ..publishing.provenance import differences, made_through
 from ..publishing.results import ALL_REAL_IMAGES, markdown_table
 from ..randomness import seeded_generator
 from ..settings import ProbeProtocol
 from .evaluator import Evaluator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Below these a correlation over pairs of backbones says nothing.
 MIN_PAIRS, MIN_FAMILIES = 12, 2
@@ -258,34 +262,37 @@ def _neighbours(z: torch.Tensor, rows: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def save_transfer(matrix: TransferMatrix, path: Path) -> Path:
-    """A heat map of shares of the full-data probe, and these shares against alignment, side by side."""
-    import matplotlib  # here, since it is slow to load
-    from matplotlib.figure import Figure
+    """Write the plot of transfer; the suffix says how."""
+    with plot_style():
+        plot_transfer(matrix).savefig(path, dpi=120)
+    return path
 
-    figure = Figure(figsize=(13, 5.5), layout="constrained")  # no pyplot: nothing global, no display
+
+def plot_transfer(matrix: TransferMatrix) -> "Figure":
+    """A heat map of shares of the full-data probe, and these shares against alignment, side by side."""
+    figure = new_figure(10, 4.6)
     heat, scatter = figure.subplots(1, 2)
-    names, share = shown_names(matrix.backbones), matrix.share.numpy()
-    alignment = matrix.alignment.numpy()
-    heat.imshow(100 * share, cmap="viridis", vmin=0, vmax=100)
+    names, share = [short_label(name, 24) for name in shown_names(matrix.backbones)], matrix.share.numpy()
+    heat.imshow(100 * share, cmap=HEAT, vmin=0, vmax=100)
     heat.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     heat.set_yticks(range(len(names)), names, fontsize=8)
-    heat.set(xlabel="evaluated on", ylabel="distilled through", title="top-1 (share of full-data probe)")
-    for row in range(len(names)):
-        for column in range(len(names)):
-            text = f"{matrix.accuracy[row, column]:.1f}\n({share[row, column]:.0%})"
-            dark = share[row, column] < 0.6
-            heat.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-    colours = matplotlib.colormaps["tab10"]
-    for row in range(len(names)):
+    heat.set(
+        xlabel="evaluated on", ylabel="distilled through", title="Top-1 in percent (share of the full-data probe)"
+    )
+    heat.spines[:].set_visible(False)
+    for row, column in itertools.product(range(len(names)), repeat=2):
+        text = f"{matrix.accuracy[row, column]:.1f}\n({share[row, column]:.0%})"
+        is_dark = share[row, column] < 0.6
+        heat.text(column, row, text, ha="center", va="center", color="white" if is_dark else "black", fontsize=9)
+    for row, name in enumerate(names):
         columns = [column for column in range(len(names)) if column != row]
-        x, y = alignment[row, columns], 100 * share[row, columns]
-        scatter.scatter(x, y, color=colours(row % 10), label=f"through {names[row]}")
-        for column in columns:
-            point = (alignment[row, column], 100 * share[row, column])
-            scatter.annotate(f" on {names[column]}", point, fontsize=6)
-    scatter.set(xlabel="mutual 10-nearest-neighbour alignment", ylabel="share of the full-data probe, %")
-    scatter.set_title(textwrap.fill(matrix.claim, 70), fontsize=8)
-    scatter.margins(x=0.3, y=0.1)  # room for the points' names
-    figure.legend(*scatter.get_legend_handles_labels(), fontsize=8, loc="outside lower right")
-    figure.savefig(path, dpi=120)
-    return path
+        x, y = matrix.alignment[row, columns].numpy(), 100 * share[row, columns]
+        look = {"color": COLOURS[row % len(COLOURS)], "marker": MARKERS[row % len(MARKERS)]}
+        scatter.scatter(x, y, s=45, label=f"through {name}", **look)
+        for column, point in zip(columns, zip(x, y, strict=True), strict=True):
+            scatter.annotate(f"on {names[column]}", point, (6, 3), textcoords="offset points", fontsize=7)
+    scatter.set(xlabel="mutual 10-nearest-neighbour alignment", ylabel="share of the full-data probe in percent")
+    scatter.set_title(textwrap.fill(matrix.claim, 62), fontsize=8)
+    scatter.margins(x=0.3, y=0.15)  # room for the points' names
+    scatter.legend(fontsize=8, loc="best")
+    return figure

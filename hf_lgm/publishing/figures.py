@@ -1,4 +1,4 @@
-"""What a run shows: a grid of the synthetic images, a comparison with real ones, the time-lapse of a run."""
+"""What a run shows: a grid of the synthetic images, and a comparison with real ones."""
 
 import math
 from collections.abc import Sequence
@@ -93,13 +93,6 @@ def save_comparison(
             draw.text((left, top + _CELL // 3), score, fill="black", font=font)
     canvas.save(path)
     return path
-
-
-def save_timelapse(frames: Sequence[Path], path: Path, fps: int = 10) -> Path:
-    """An animated GIF of frames of one size."""
-    from diffusers.utils import export_to_gif  # here, since it is slow to load
-
-    return Path(export_to_gif([Image.open(frame).convert("RGB") for frame in frames], str(path), fps=fps))
 
 
 def fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:

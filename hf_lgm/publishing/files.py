@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ CONFIG_FILE = "lgm_config.json"
 DATA_FILE = "data/train-00000-of-00001.parquet"
 RESULTS_FILE = "results.json"
 PREVIEW_FILE = "preview.png"
-TIMELAPSE_FILE = "timelapse.gif"
+TIMELAPSE_FILE, VIDEO_FILE = "timelapse.gif", "timelapse.mp4"
 LOG_FILE = "run.log"  # of a command; stays here
 LOG_HEAD = "# What a run of hf_lgm said\n"
 CARD_FILE = "README.md"
 PUBLISHED_FILES = (CARD_FILE, DATA_FILE, PREVIEW_FILE, CONFIG_FILE, RESULTS_FILE)
 DETAILS_FILE, TABLE_FILE = "details.json", "table.md"  # of a table, with RESULTS_FILE
 TRANSFER_FILE, TRANSFER_FIGURE = "transfer.json", "transfer.png"
+ANALYSIS_FILE, ANALYSIS_PAGE = "analysis.json", "analysis.md"  # with plots, which the first one names
 COMPARISON_FILE = "comparison.png"  # shows real images, so it is published only when asked for
 
 # What a stranger's repository may make us read.
@@ -64,4 +66,11 @@ def write_json(path: Path, value: Any) -> None:
     """Write what `read_json` reads, under another name until it is whole."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def replace_file(source: Path, path: Path) -> None:
+    """Copy a file over another, which is whole at any time."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.copyfile(source, temporary)
     os.replace(temporary, path)

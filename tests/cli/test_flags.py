@@ -8,6 +8,7 @@ import yaml
 
 from hf_lgm import LGMConfig
 from hf_lgm.arguments import LGMArguments
+from hf_lgm.cli.analyze import AnalyzeArguments
 from hf_lgm.cli.arguments import DataArguments, LoadingArguments, ModelArguments
 from hf_lgm.cli.baselines import BaselineArguments
 from hf_lgm.cli.distill import RunArguments
@@ -20,10 +21,11 @@ COMMANDS = {
     "distill": (ModelArguments, DataArguments, LGMArguments, RunArguments),
     "baselines": (ModelArguments, DataArguments, LoadingArguments, BaselineArguments),
     "evaluate": (ModelArguments, DataArguments, LoadingArguments, EvaluateArguments),
+    "analyze": (ModelArguments, DataArguments, LoadingArguments, AnalyzeArguments),
     "publish": (PublishArguments,),
 }
 # What a command can't do without, and what a flag can't be without.
-NEEDED = {"evaluate": {"sets": ["a"]}, "publish": {"folder": "a", "repo_id": "user/name"}}
+NEEDED = {"evaluate": {"sets": ["a"]}, "analyze": {"sets": ["a"]}, "publish": {"folder": "a", "repo_id": "user/name"}}
 WITH = {
     "vae": {"parameterization": "latent"},
     "parameterization": {"vae": "user/vae"},

@@ -1,0 +1,1 @@
+"""The plots, one module each, beside the numbers of the same name."""
