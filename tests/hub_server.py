@@ -67,7 +67,7 @@ class Hub:
 
     Args:
         url: Its address, for `HF_ENDPOINT`.
-        repos: By ("models" or "datasets", "user/name").
+        repos: By ("models", "datasets" or "spaces", "user/name").
         private: Ids that are only there with a token.
         gated: Ids whose files nobody may read.
         foreign: Ids that no token here may write to.
@@ -134,12 +134,12 @@ def serve() -> Iterator[Hub]:
 
 
 _API = re.compile(
-    r"/api/(models|datasets)/([^/]+/[^/]+)"
+    r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
     r"(?:/(revision|tree|paths-info|preupload|commit|tag|refs)(?:/([^/]+))?(?:/(.*))?)?"
 )
-_WRITE = re.compile(r"/api/(?:models|datasets)/([^/]+/[^/]+)/auth-check/write")
-_FILE = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-_LFS = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
+_WRITE = re.compile(r"/api/(?:models|datasets|spaces)/([^/]+/[^/]+)/auth-check/write")
+_FILE = re.compile(r"(?:/(datasets|spaces))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_LFS = re.compile(r"(?:/(datasets|spaces))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -245,8 +245,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
         key, address = (f"{wanted.get('type', 'model')}s", repo_id), f"{self.hub.url}/{repo_id}"
-        if wanted.get("type") == "dataset":
-            address = f"{self.hub.url}/datasets/{repo_id}"
+        if wanted.get("type") in ("dataset", "space"):
+            address = f"{self.hub.url}/{wanted['type']}s/{repo_id}"
+        if wanted.get("type") == "space" and wanted.get("sdk") != "static":
+            return self._send_json({"error": "a Space needs an sdk"}, 400)
         if key in self.hub.repos:
             return self._send_json({"error": "You already created this repo", "url": address}, 409)
         self.hub.repos[key] = Repo()

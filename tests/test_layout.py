@@ -18,7 +18,7 @@ FLOORS = [
     ["arguments", "config", "data", "backbones"],
     ["features", "publishing"],
     ["distillation"],
-    ["evaluation"],
+    ["evaluation", "gallery"],
     ["trainer", "distiller"],
     ["cli"],
     ["__main__"],
@@ -141,6 +141,8 @@ def test_an_import_loads_what_is_asked_for():
         ("evaluate", ["--help"]),
         ("baselines", ["--crop_scale", "2"]),
         ("publish", []),
+        ("gallery", []),
+        ("gallery", ["set", "--model", "demo-vit", "demo-convnext"]),
     ],
 )
 def test_help_and_mistakes_are_answered_before_torch_is_loaded(command, flags):

@@ -21,7 +21,6 @@ from .parsing import parse_arguments, prepare_torch, run_command
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
-    from ..publishing.distilled_set import DistilledSet
 
 
 @dataclass
@@ -89,7 +88,7 @@ def main() -> None:
     from ..publishing.files import DATA_FILE
     from . import inputs
 
-    sets = _load_sets(evaluate_args.sets)
+    sets = inputs.load_sets(evaluate_args.sets)
     views, protocol = evaluate_args.views(next(iter(sets.values())).views), evaluate_args.probe_protocol
     name = data_args.name_of(dataset)
     folder = Path(args.output_dir or f"outputs/{name}-evaluation")
@@ -121,16 +120,6 @@ def main() -> None:
         _report(comparison, folder, heading)
     if comparison.failures:
         sys.exit(f"\nerror: {len(comparison.failures)} of the backbones failed: {', '.join(comparison.failures)}")
-
-
-def _load_sets(sets: list[str]) -> "dict[str, DistilledSet]":
-    """The sets by the last part of their name."""
-    from ..publishing.distilled_set import DistilledSet
-
-    names = [Path(name).name for name in sets]
-    if len(set(names)) < len(names):
-        names = sets
-    return {name: DistilledSet.from_pretrained(of) for name, of in zip(names, sets, strict=True)}
 
 
 def _write(comparison: "Comparison", folder: Path, heading: str) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "distill": "distil a dataset into a few images per class, through one backbone or several",
     "evaluate": "a table of probes: sets x backbones, beside real images",
     "baselines": "real images in the form of a distilled set",
+    "gallery": "a page to look at sets: large images, nearest real ones, growth, confusions",
     "publish": "push a set, or the probe trained on it, to the Hub",
     "env": "what is installed and where things are kept, for reports",
 }

@@ -17,11 +17,10 @@ from transformers.trainer_callback import CallbackHandler
 
 from ..data.images import to_images
 from ..progress import progress
-from ..publishing.figures import PREVIEW_PIXELS, grid, save_timelapse
+from ..publishing.figures import MAX_FRAME_IMAGES, PREVIEW_PIXELS, grid, save_timelapse
 from ..publishing.files import TIMELAPSE_FILE
 from .output_folder import frame_folder, frames, remove_frames
 
-_MAX_IMAGES = 100
 _FRAMES = 40
 
 
@@ -85,7 +84,7 @@ class Timelapse(TrainerCallback):
         folder = frame_folder(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with torch.no_grad():
-            images = to_images(kwargs["model"]()[:_MAX_IMAGES])
+            images = to_images(kwargs["model"]()[:MAX_FRAME_IMAGES])
         grid(images, PREVIEW_PIXELS).save(folder / f"{state.global_step:06d}.png")
 
     def on_train_end(

@@ -86,7 +86,7 @@ def select_baseline(
         z = extractor.extract(backbone, images).float()
         if near is not None:
             labels = near.labels_as(images.class_names)
-            rows = neighbor_rows(z, images.labels, _centre_features(backbone, near, extractor.batch_size), labels)
+            rows = neighbor_rows(z, images.labels, centre_features(backbone, near, extractor.batch_size), labels)
         else:
             rows = _chosen_rows(kind, z, images, images_per_class, seed, extractor.accelerator.device)
     described = {"kind": kind, "images_per_class": images_per_class, "seed": seed, "resize_ratio": 1.0}
@@ -167,7 +167,7 @@ def _geometry(rows: DistilledSet) -> tuple[int, float]:
     return Preprocessing(made.get("image_size", 224)).synthetic_size, ratio
 
 
-def _centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:
+def centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:
     """Features of shape (n, D) of the centre crops of a set's images."""
     geometry = backbone.preprocessing.geometry
     crops = torch.stack([to_tensor(centre_crop(image, *geometry)) for image in images.dataset["image"][:]])
