@@ -133,6 +133,29 @@ def serve() -> Iterator[Hub]:
         thread.join()
 
 
+@contextmanager
+def serve_this_process(monkeypatch, cache) -> Iterator[Hub]:
+    """A hub that this process reads from and writes to, by LFS; nobody waits between tries."""
+    from huggingface_hub import constants
+
+    from hf_lgm.hub import is_hub_reachable
+
+    with serve() as hub:
+        for name, value in (
+            ("ENDPOINT", hub.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("HF_HUB_OFFLINE", False),
+            ("HF_HUB_DISABLE_XET", True),
+            ("HF_HUB_CACHE", str(cache)),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        is_hub_reachable.cache_clear()
+        yield hub
+    is_hub_reachable.cache_clear()
+
+
 _API = re.compile(
     r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
     r"(?:/(revision|tree|paths-info|preupload|commit|tag|refs)(?:/([^/]+))?(?:/(.*))?)?"

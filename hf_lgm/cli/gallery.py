@@ -29,8 +29,8 @@ class GalleryArguments:
             --sets.
         static (`str`, *optional*): The HTML file to write; where nothing else is asked for outputs/NAME-gallery.html.
         app (`bool`, *optional*, defaults to `False`): Show the page by Gradio, until the command is stopped.
-        space (`str`, *optional*): A Space user/name to publish the page in, or a folder to write it to, which begins
-            with a dot or a slash.
+        space (`str`, *optional*): A Space user/name to publish the page in, or a folder to write it to: ./user/name
+            is one.
         private (`bool`, *optional*): Whether a new Space is private; where not given, by the licence of the source.
         include_source_images (`bool`, *optional*, defaults to `False`): Show real images too; otherwise their rows in
             the source are named.
@@ -52,7 +52,7 @@ class GalleryArguments:
     @property
     def space_is_folder(self) -> bool:
         """Whether the Space is written here."""
-        return self.space is not None and (self.space.startswith((".", "/", "~")) or "/" not in self.space)
+        return self.space is not None and (self.space.startswith((".", "/", "~")) or self.space.count("/") != 1)
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
     from ..gallery.app import check_can_launch
-    from ..gallery.data import ShownSet, page_data
+    from ..gallery.data import ShownSet, check_classes, page_data
     from ..gallery.growth import growth_of
     from ..gallery.page import check_is_ours, render_page
     from ..gallery.space import check_space_folder
@@ -82,6 +82,7 @@ def main() -> None:
         check_can_launch()
     folders = dict(zip(sets, gallery_args.sets, strict=True))
     shown = [ShownSet(name, images, growth_of(folders[name], images)) for name, images in sets.items()]
+    check_classes(shown)
     seen = None
     if model_args.model:
         shown, seen = _look(shown, model_args, data_args, args, gallery_args.include_source_images)

@@ -40,6 +40,6 @@ def launch(page: str, title: str) -> None:
         path = Path(folder).resolve() / PAGE_FILE
         path.write_text(page, encoding="utf-8")
         gradio.set_static_paths([path])
-        with gradio.Blocks(title=title, analytics_enabled=False) as app:
+        with gradio.Blocks(title=title, analytics_enabled=False, fill_width=True) as app:
             gradio.HTML(_FRAME.format(path=html.escape(str(path))))
         app.launch(server_name="127.0.0.1", share=False)

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -19,6 +19,7 @@ from .relations import RealNeighbor, Relations
 MAX_PIXELS = 60_000_000
 _LOSSLESS = 64  # the largest side that is
 _QUALITY = 85
+_BATCH = 64
 _CONFUSIONS = 5  # classes that are named
 
 
@@ -53,6 +54,7 @@ def page_data(
     Raises:
         ValueError: If the sets differ in their classes.
     """
+    check_classes(sets)
     names = sets[0].images.class_names
     side = math.isqrt(MAX_PIXELS // max(1, sum(len(each.images) for each in sets)))
     return {
@@ -63,26 +65,38 @@ def page_data(
     }
 
 
+def check_classes(sets: Sequence[ShownSet]) -> None:
+    """Refuse sets of different classes, which have no rows in common.
+
+    Raises:
+        ValueError: If they differ; the message names two.
+    """
+    first, *others = sets
+    for each in others:
+        if set(each.images.class_names) != set(first.images.class_names):
+            raise ValueError(
+                f"'{each.name}' has other classes than '{first.name}': sets side by side are of the same classes."
+            )
+
+
 def data_uri(image: Image.Image, side: int) -> str:
     """An image as text that a page can show, at most of this side."""
     image, buffer = to_rgb(image), BytesIO()
     image.thumbnail((side, side))
-    is_small = max(image.size) <= _LOSSLESS
-    image.save(buffer, format="WEBP", quality=_QUALITY, lossless=is_small, exact=is_small)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    kind, how = ("png", {}) if max(image.size) <= _LOSSLESS else ("jpeg", {"quality": _QUALITY})
+    image.save(buffer, format=kind, **how)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _set_data(shown: ShownSet, class_names: list[str], side: int, include_source_images: bool) -> dict[str, Any]:
     images = shown.images.to_publish(include_source_images)
-    labels = images.labels_as(class_names, f"'{shown.name}' has").tolist()
+    labels = images.labels_as(class_names).tolist()
     own = [class_names.index(name) for name in images.class_names]  # numbers on the page, by the set's
-    missing, relations = set(images.missing_rows.tolist()), shown.relations
-    sources = images.dataset["source_index"][:] if "source_index" in images.dataset.features else [None] * len(images)
+    relations = shown.relations
     rows = []
-    for row, (label, source) in enumerate(zip(labels, sources, strict=True)):
-        image = {"label": label, "src": None, "row": source}
-        if row not in missing:
-            image["src"] = data_uri(images[row]["image"], side)
+    for row, (label, found) in enumerate(zip(labels, _rows(images), strict=True)):
+        picture, source = found.get("image"), found.get("source_index")
+        image: dict[str, Any] = {"label": label, "src": data_uri(picture, side) if picture else None, "row": source}
         if shown.growth is not None:
             image["cell"] = shown.growth.cells.get(row)
         if relations is not None:
@@ -97,6 +111,12 @@ def _set_data(shown: ShownSet, class_names: list[str], side: int, include_source
         "growth": _growth_data(shown.growth) if shown.growth else None,
         "confusions": _confusion_data(relations, own) if relations else None,
     }
+
+
+def _rows(images: DistilledSet) -> Iterator[dict[str, Any]]:
+    """The rows of a set, a few of which are decoded at a time."""
+    for batch in images.dataset.iter(_BATCH):
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
 def _real_data(near: RealNeighbor, own: list[int]) -> dict[str, Any]:

@@ -81,7 +81,8 @@ function fillGrid() {
   main.classList.add(isRows ? "rows" : "cards");
   main.classList.toggle("narrow", isRows && most <= 1);
   main.style.setProperty("--sets", data.sets.length);
-  main.style.setProperty("--column", most > 1 ? "1fr" : "11rem");
+  main.style.setProperty("--column", most > 1 ? "1fr" : `${Math.max(7, Math.min(14, 48 / data.sets.length))}rem`);
+  main.style.setProperty("--card", data.classes.length > 30 ? "8.5rem" : "11rem");
   const cells = data.sets.map((set) => {
     const byClass = data.classes.map(() => []);
     set.images.forEach((image, number) => {
@@ -193,6 +194,7 @@ function open(image) {
   byId("facts").replaceChildren(...[neighbours(set, image), realOnes(image), confusions(set, label)].filter(Boolean));
   byId("facts").hidden = !byId("facts").hasChildNodes();
   if (!dialog.open) dialog.showModal();
+  if (!document.activeElement.closest("dialog .buttons")) byId("detail-name").focus(); // what had it may be gone
   dialog.scrollTop = 0;
 }
 
@@ -348,9 +350,9 @@ search.addEventListener("keydown", (event) => {
 });
 list.addEventListener("keydown", moveInGrid);
 list.addEventListener("focusin", (event) => rove(event.target));
-dialog.addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!step || event.target === slider) return;
+  if (!dialog.open || !step || event.target === slider) return;
   event.preventDefault();
   goOn(step);
 });
