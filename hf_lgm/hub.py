@@ -89,10 +89,10 @@ def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "w
     Args:
         error (`BaseException`): What was raised.
         repo_id (`str`): The repository that was meant.
-        repo_type (`str`): `"model"` or `"dataset"`.
+        repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
         wanted (`str`, *optional*, defaults to `"write"`): What the token has to allow, or `"read"`.
     """
-    page = f"https://huggingface.co/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+    page = page_of(repo_id, repo_type)
     if any(isinstance(cause, GatedRepoError) for cause in causes(error)):
         return f"it {is_gated(page)}"
     if any(isinstance(cause, RevisionNotFoundError) for cause in causes(error)):
@@ -108,6 +108,11 @@ def explain(error: BaseException, repo_id: str, repo_type: str, wanted: str = "w
     if status >= 500 or status == 408:
         return f"{constants.ENDPOINT} answered {status}: try again later."
     return f"{constants.ENDPOINT} refuses it for good (status {status}): {said or 'it does not say why.'}"
+
+
+def page_of(repo_id: str, repo_type: str, endpoint: str = "https://huggingface.co") -> str:
+    """The address of a repository."""
+    return f"{endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
 
 def said_by_server(error: BaseException) -> str | None:

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from hf_lgm.cli import parsing
 
-COMMANDS = ("distill", "evaluate", "analyze", "baselines", "publish")
+COMMANDS = ("distill", "evaluate", "analyze", "baselines", "gallery", "publish")
 
 # What is not ours begins with one of these; `hf-lgm env` has no flags.
 _OTHERS = ("hf auth login", "pip install ", "pre-commit install", "pytest", "mkdocs ", "hf-lgm env", "git ", "ruff ")

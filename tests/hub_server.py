@@ -67,7 +67,7 @@ class Hub:
 
     Args:
         url: Its address, for `HF_ENDPOINT`.
-        repos: By ("models" or "datasets", "user/name").
+        repos: By ("models", "datasets" or "spaces", "user/name").
         private: Ids that are only there with a token.
         gated: Ids whose files nobody may read.
         foreign: Ids that no token here may write to.
@@ -133,13 +133,36 @@ def serve() -> Iterator[Hub]:
         thread.join()
 
 
+@contextmanager
+def serve_this_process(monkeypatch, cache) -> Iterator[Hub]:
+    """A hub that this process reads from and writes to, by LFS; nobody waits between tries."""
+    from huggingface_hub import constants
+
+    from hf_lgm.hub import is_hub_reachable
+
+    with serve() as hub:
+        for name, value in (
+            ("ENDPOINT", hub.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("HF_HUB_OFFLINE", False),
+            ("HF_HUB_DISABLE_XET", True),
+            ("HF_HUB_CACHE", str(cache)),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        is_hub_reachable.cache_clear()
+        yield hub
+    is_hub_reachable.cache_clear()
+
+
 _API = re.compile(
-    r"/api/(models|datasets)/([^/]+/[^/]+)"
+    r"/api/(models|datasets|spaces)/([^/]+/[^/]+)"
     r"(?:/(revision|tree|paths-info|preupload|commit|tag|refs)(?:/([^/]+))?(?:/(.*))?)?"
 )
-_WRITE = re.compile(r"/api/(?:models|datasets)/([^/]+/[^/]+)/auth-check/write")
-_FILE = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-_LFS = re.compile(r"(?:/(datasets))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
+_WRITE = re.compile(r"/api/(?:models|datasets|spaces)/([^/]+/[^/]+)/auth-check/write")
+_FILE = re.compile(r"(?:/(datasets|spaces))?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+_LFS = re.compile(r"(?:/(datasets|spaces))?/([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -245,8 +268,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repo_id = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
         key, address = (f"{wanted.get('type', 'model')}s", repo_id), f"{self.hub.url}/{repo_id}"
-        if wanted.get("type") == "dataset":
-            address = f"{self.hub.url}/datasets/{repo_id}"
+        if wanted.get("type") in ("dataset", "space"):
+            address = f"{self.hub.url}/{wanted['type']}s/{repo_id}"
+        if wanted.get("type") == "space" and wanted.get("sdk") != "static":
+            return self._send_json({"error": "a Space needs an sdk"}, 400)
         if key in self.hub.repos:
             return self._send_json({"error": "You already created this repo", "url": address}, 409)
         self.hub.repos[key] = Repo()

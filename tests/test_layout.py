@@ -19,7 +19,7 @@ FLOORS = [
     ["features", "publishing"],
     ["distillation"],
     ["evaluation"],
-    ["analysis"],
+    ["analysis", "gallery"],
     ["trainer", "distiller"],
     ["cli"],
     ["__main__"],
@@ -144,6 +144,8 @@ def test_an_import_loads_what_is_asked_for():
         ("analyze", ["x", "--projection", "tsne"]),
         ("baselines", ["--crop_scale", "2"]),
         ("publish", []),
+        ("gallery", []),
+        ("gallery", ["set", "--model", "demo-vit", "demo-convnext"]),
     ],
 )
 def test_help_and_mistakes_are_answered_before_torch_is_loaded(command, flags):

@@ -6,7 +6,6 @@ hf-lgm analyze SET SET_OF_B --model MODEL_A MODEL_B --dataset PATH_OR_ID  # tran
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ..publishing.plotting import check_plots
 from ..settings import ProbeProtocol, Projection, ProtocolName
 from ..values import check_at_least
 from .arguments import DataArguments, LoadingArguments, ModelArguments
-from .parsing import parse_arguments, prepare_torch, run_command
+from .parsing import parse_arguments, prepare_torch, run_command, with_name_of_sets
 
 
 @dataclass
@@ -46,7 +45,7 @@ class AnalyzeArguments:
 def main() -> None:
     """Load, analyze, write, say what to look at."""
     types = (ModelArguments, DataArguments, LoadingArguments, AnalyzeArguments)
-    model_args, data_args, args, given = parse_arguments(types, __doc__ or "", _with_name_of_sets(sys.argv[1:]))
+    model_args, data_args, args, given = parse_arguments(types, __doc__ or "", with_name_of_sets(sys.argv[1:]))
     dataset = data_args.choose(model_args.model)
     check_plots()
     name = Path(given.sets[0]).name
@@ -83,11 +82,6 @@ def main() -> None:
         analysis.save(folder)
         print((folder / ANALYSIS_PAGE).read_text(encoding="utf-8"))
         print(f"Look at: {folder / ANALYSIS_PAGE}, and the plots beside it")
-
-
-def _with_name_of_sets(flags: Sequence[str]) -> list[str]:
-    """The flags, with the name of the first of them where it was left out."""
-    return ["--sets", *flags] if flags and not flags[0].startswith("-") else list(flags)
 
 
 if __name__ == "__main__":

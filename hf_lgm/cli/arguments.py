@@ -52,11 +52,10 @@ class ModelArguments:
 
 
 @dataclass
-class LoadingArguments:
-    """Where files go and how images are read, where nothing is distilled; as in [`LGMConfig`].
+class ReadingArguments:
+    """How images are read, where nothing is distilled; as in [`LGMConfig`].
 
     Args:
-        output_dir (`str`, *optional*): Where everything is written; where not given a folder under outputs/.
         seed (`int`, *optional*, defaults to 42): Draws samples of the dataset, and a random baseline.
         use_cpu (`bool`, *optional*, defaults to `False`): Use no accelerator.
         per_device_eval_batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
@@ -64,7 +63,6 @@ class LoadingArguments:
             beside a GPU, else none.
     """
 
-    output_dir: str = ""
     seed: int = 42
     use_cpu: bool = False
     per_device_eval_batch_size: int = 64
@@ -74,6 +72,17 @@ class LoadingArguments:
         check_at_least(self, 0, "seed")
         check_at_least(self, 1, "per_device_eval_batch_size")
         check_at_least(self, -1, "dataloader_num_workers")
+
+
+@dataclass
+class LoadingArguments(ReadingArguments):
+    """Where files go as well.
+
+    Args:
+        output_dir (`str`, *optional*): Where everything is written; where not given a folder under outputs/.
+    """
+
+    output_dir: str = ""
 
 
 @dataclass

@@ -17,11 +17,10 @@ from ..publishing.files import COMPARISON_FILE, DETAILS_FILE, RESULTS_FILE, TABL
 from ..settings import ProbeProtocol, ProtocolName, ViewSettings
 from ..values import check_at_least, check_positive
 from .arguments import DataArguments, LoadingArguments, ModelArguments
-from .parsing import parse_arguments, prepare_torch, run_command
+from .parsing import parse_arguments, prepare_torch, run_command, with_name_of_sets
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
-    from ..publishing.distilled_set import DistilledSet
 
 
 @dataclass
@@ -79,7 +78,7 @@ class EvaluateArguments:
 def main() -> None:
     """Load, compare, write, say what to look at."""
     types = (ModelArguments, DataArguments, LoadingArguments, EvaluateArguments)
-    model_args, data_args, args, evaluate_args = parse_arguments(types, __doc__ or "", sys.argv[1:])
+    model_args, data_args, args, evaluate_args = parse_arguments(types, __doc__ or "", with_name_of_sets(sys.argv[1:]))
     dataset = data_args.choose(model_args.model)
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
@@ -89,7 +88,7 @@ def main() -> None:
     from ..publishing.files import DATA_FILE
     from . import inputs
 
-    sets = _load_sets(evaluate_args.sets)
+    sets = inputs.load_sets(evaluate_args.sets)
     views, protocol = evaluate_args.views(next(iter(sets.values())).views), evaluate_args.probe_protocol
     name = data_args.name_of(dataset)
     folder = Path(args.output_dir or f"outputs/{name}-evaluation")
@@ -121,16 +120,6 @@ def main() -> None:
         _report(comparison, folder, heading)
     if comparison.failures:
         sys.exit(f"\nerror: {len(comparison.failures)} of the backbones failed: {', '.join(comparison.failures)}")
-
-
-def _load_sets(sets: list[str]) -> "dict[str, DistilledSet]":
-    """The sets by the last part of their name."""
-    from ..publishing.distilled_set import DistilledSet
-
-    names = [Path(name).name for name in sets]
-    if len(set(names)) < len(names):
-        names = sets
-    return {name: DistilledSet.from_pretrained(of) for name, of in zip(names, sets, strict=True)}
 
 
 def _write(comparison: "Comparison", folder: Path, heading: str) -> None:

@@ -33,6 +33,7 @@ GROUPS = {
         "sets eval_models baselines references projection protocol",
         "eval_seeds eval_learning_rate eval_strategy eval_steps eval_delay",
     ),
+    "page": ("static app space", ""),
     "run": (
         "config output_dir overwrite resume_from_checkpoint plan seed",
         "verbose num_gpus save_strategy save_steps save_total_limit logging_steps logging_first_step preview_steps "

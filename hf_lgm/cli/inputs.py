@@ -1,6 +1,7 @@
 """From flags to what they name: backbones, real images, and what is known of both."""
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from ..distillation.planning import DatasetSize
 from ..features.extraction import FeatureExtractor
 from ..features.streaming import StreamEncoder
 from ..hub import without_folders
+from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import describe_source
 from ..settings import DataOptions
-from .arguments import DEFAULT_DATASET, DataArguments, LoadingArguments, ModelArguments
+from .arguments import DEFAULT_DATASET, DataArguments, ModelArguments, ReadingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ def load_data(
     args: DataArguments,
     dataset: str,
     backbones: list[FrozenBackbone],
-    loading: LGMConfig | LoadingArguments,
+    loading: LGMConfig | ReadingArguments,
     kept_per_class: int = 5,
 ) -> tuple[LabelledImages, LabelledImages]:
     """The images to distil and those to evaluate on; a stream is encoded through the backbones.
@@ -73,7 +75,7 @@ def load_data(
         args ([`DataArguments`]): What of the dataset is used.
         dataset (`str`): Hub id, folder, or the demo's digits.
         backbones (`list[FrozenBackbone]`): All that a stream has to be encoded through.
-        loading ([`LGMConfig`] or [`LoadingArguments`]): How images are read.
+        loading ([`LGMConfig`] or [`ReadingArguments`]): How images are read.
         kept_per_class (`int`, *optional*, defaults to 5): Images of each class that are kept of a stream.
     """
     if dataset in _SIZES and not Path(dataset).is_dir() and not args.streaming:
@@ -86,7 +88,21 @@ def load_data(
     return load_images(dataset, seed=loading.seed, stream_encoder=encoder, **options)
 
 
-def feature_extractor(loading: LGMConfig | LoadingArguments) -> FeatureExtractor:
+def load_sets(names: Sequence[str]) -> dict[str, DistilledSet]:
+    """Sets by the last part of their names, or as many parts as tell them apart.
+
+    Raises:
+        ValueError: If one stands twice.
+    """
+    paths = [Path(name).expanduser().resolve() if Path(name).expanduser().is_dir() else Path(name) for name in names]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"--sets names one twice: {', '.join(names)}.")
+    length = next(n for n in itertools.count(1) if len({path.parts[-n:] for path in paths}) == len(paths))
+    shown = ["/".join(path.parts[-length:]) for path in paths]
+    return {name: DistilledSet.from_pretrained(of) for name, of in zip(shown, names, strict=True)}
+
+
+def feature_extractor(loading: LGMConfig | ReadingArguments) -> FeatureExtractor:
     """What encodes real images."""
     accelerator = Accelerator(cpu=loading.use_cpu)
     return FeatureExtractor(accelerator, loading.per_device_eval_batch_size, loading.dataloader_num_workers)

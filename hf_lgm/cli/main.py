@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "a table of probes: sets x backbones, beside real images",
     "analyze": "plots of what a set shows of the backbones that look at it",
     "baselines": "real images in the form of a distilled set",
+    "gallery": "a page to look at sets: large images, nearest real ones, growth, confusions",
     "publish": "push a set, or the probe trained on it, to the Hub",
     "env": "what is installed and where things are kept, for reports",
 }

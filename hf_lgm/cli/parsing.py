@@ -61,6 +61,11 @@ def parse_arguments(
     return tuple(each(**{name: values[name] for name in types_of(each) if name in values}) for each in types)
 
 
+def with_name_of_sets(flags: Sequence[str]) -> list[str]:
+    """The flags of a command that looks at sets, which may stand first without their `--sets`."""
+    return ["--sets", *flags] if flags and not flags[0].startswith("-") else list(flags)
+
+
 def _preset_settings(name: PresetName, wanted: dict[str, Any]) -> dict[str, Any]:
     """What a preset says, and the recipe of its name where there is one, which knows models too."""
     recipe = RECIPES / f"{name}.yaml"

@@ -19,12 +19,10 @@ from transformers.trainer_callback import CallbackHandler
 
 from ..data.images import to_images
 from ..progress import progress
-from ..publishing.figures import PREVIEW_PIXELS, grid
+from ..publishing.figures import MAX_FRAME_IMAGES, PREVIEW_PIXELS, grid
 from ..publishing.files import PREVIEW_FILE, replace_file
 from ..publishing.timelapse import save_timelapse
 from .output_folder import frame_folder, frames, remove_frames
-
-_MAX_IMAGES = 100
 
 
 def callback_handler(args: TrainingArguments, callbacks: Sequence[TrainerCallback]) -> CallbackHandler:
@@ -93,7 +91,7 @@ class Previews(TrainerCallback):
         if not (state.is_world_process_zero and is_due):
             return
         with torch.no_grad():
-            picture = grid(to_images(kwargs["model"]()[:_MAX_IMAGES]), PREVIEW_PIXELS)
+            picture = grid(to_images(kwargs["model"]()[:MAX_FRAME_IMAGES]), PREVIEW_PIXELS)
         folder = frame_folder(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         frame = folder / f"{state.global_step:06d}.png"

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Optimised images hardly compress: this many pixels of three bytes each stay under 2 MB as a PNG.
 PREVIEW_PIXELS = 640_000
+MAX_FRAME_IMAGES = 100  # of a set, in a frame of the time-lapse
 _MAX_COLUMNS = 10
 _CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER, _LINE = 96, 4, 150, 110, 44, 18
 
@@ -37,13 +38,19 @@ def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.
     """Images in rows of ten, in a square where they are over a hundred; 96 pixels each, less to fit `max_pixels`."""
     from diffusers.utils import make_image_grid  # here, since it is slow to load
 
-    columns = max(min(_MAX_COLUMNS, len(images)), math.isqrt(len(images) - 1) + 1 if len(images) > 100 else 1)
-    rows = math.ceil(len(images) / columns)
-    side = max(images[0].width, _CELL)  # small images are enlarged, to be seen
-    if max_pixels:
-        side = max(1, min(side, math.isqrt(max_pixels // (rows * columns))))
+    columns, rows, side = grid_shape(len(images), images[0].width, max_pixels)
     blank = [Image.new("RGB", images[0].size, "white")] * (rows * columns - len(images))
     return make_image_grid([*images, *blank], rows, columns, resize=side)
+
+
+def grid_shape(count: int, width: int, max_pixels: int | None = None) -> tuple[int, int, int]:
+    """Columns, rows and the side of a cell, in pixels, of the `grid` of so many images of this width."""
+    columns = max(min(_MAX_COLUMNS, count), math.isqrt(count - 1) + 1 if count > 100 else 1)
+    rows = math.ceil(count / columns)
+    side = max(width, _CELL)  # small images are enlarged, to be seen
+    if max_pixels:
+        side = max(1, min(side, math.isqrt(max_pixels // (rows * columns))))
+    return columns, rows, side
 
 
 def hatched(size: tuple[int, int]) -> Image.Image:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from ..hub import HubError, check_repo_id, check_tag, explain, first_line, is_network_error, status_of
+from ..hub import HubError, check_repo_id, check_tag, explain, first_line, is_network_error, page_of, status_of
 from .files import CARD_FILE, CONFIG_FILE, MAX_BYTES, PREVIEW_FILE
 from .provenance import made_through
 
@@ -48,7 +48,7 @@ class RepoState:
 
 @dataclass(frozen=True)
 class HubRepository:
-    """A dataset or model repository that results are published in.
+    """A dataset, model or Space repository that results are published in.
 
     What the Hub's client does not retry (creating, committing, tagging) is retried here with back-off. A commit names
     its parent, and before each try it is looked whether an earlier one arrived whose answer was lost: there are never
@@ -56,7 +56,7 @@ class HubRepository:
 
     Args:
         repo_id (`str`): `user/name`.
-        repo_type (`str`): `"dataset"` or `"model"`.
+        repo_type (`str`): `"dataset"`, `"model"`, or `"space"`: a static one.
         config (`dict`): The `lgm_config.json` of what is to be published; tells a new version from something else.
         private (`bool`, *optional*): Whether a new repository is private; decided by `why_private` where not given.
         why_private (`str`, *optional*): Why it should be, as the end of "… is private, because"; `None` for no reason.
@@ -66,7 +66,7 @@ class HubRepository:
     """
 
     repo_id: str
-    repo_type: Literal["dataset", "model"]
+    repo_type: Literal["dataset", "model", "space"]
     config: dict[str, Any] = field(default_factory=dict)
     private: bool | None = None
     why_private: str | None = None
@@ -98,7 +98,8 @@ class HubRepository:
             self._check(state)
             return self._persist("write to", self._check_write_access)
         private = self.private if self.private is not None else self.why_private is not None
-        self._persist("create", lambda: self._api.create_repo(**self._target, private=private, exist_ok=True))
+        how: dict[str, Any] = {"space_sdk": "static"} if self.repo_type == "space" else {}
+        self._persist("create", lambda: self._api.create_repo(**self._target, **how, private=private, exist_ok=True))
         if private and self.private is None:
             logger.warning(
                 "%s is private, because %s: private=False makes a new one public, or change it in its settings",
@@ -121,7 +122,7 @@ class HubRepository:
         commit = self._persist("commit to", lambda: self._commit_once(files, message))
         if self.tag:
             self._persist("tag", lambda: self._tag_once(commit))
-        address = f"{constants.ENDPOINT}/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo_id}"
+        address = page_of(self.repo_id, self.repo_type, constants.ENDPOINT)
         logger.info("Published %s, commit %s%s", address, commit[:8], f", tag {self.tag}" if self.tag else "")
         return address
 

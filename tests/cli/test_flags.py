@@ -9,10 +9,11 @@ import yaml
 from hf_lgm import LGMConfig
 from hf_lgm.arguments import LGMArguments
 from hf_lgm.cli.analyze import AnalyzeArguments
-from hf_lgm.cli.arguments import DataArguments, LoadingArguments, ModelArguments
+from hf_lgm.cli.arguments import DataArguments, LoadingArguments, ModelArguments, ReadingArguments
 from hf_lgm.cli.baselines import BaselineArguments
 from hf_lgm.cli.distill import RunArguments
 from hf_lgm.cli.evaluate import EvaluateArguments
+from hf_lgm.cli.gallery import GalleryArguments
 from hf_lgm.cli.parsing import parse_arguments
 from hf_lgm.cli.publish import PublishArguments
 from hf_lgm.values import types_of
@@ -22,10 +23,16 @@ COMMANDS = {
     "baselines": (ModelArguments, DataArguments, LoadingArguments, BaselineArguments),
     "evaluate": (ModelArguments, DataArguments, LoadingArguments, EvaluateArguments),
     "analyze": (ModelArguments, DataArguments, LoadingArguments, AnalyzeArguments),
+    "gallery": (ModelArguments, DataArguments, ReadingArguments, GalleryArguments),
     "publish": (PublishArguments,),
 }
 # What a command can't do without, and what a flag can't be without.
-NEEDED = {"evaluate": {"sets": ["a"]}, "analyze": {"sets": ["a"]}, "publish": {"folder": "a", "repo_id": "user/name"}}
+NEEDED = {
+    "evaluate": {"sets": ["a"]},
+    "analyze": {"sets": ["a"]},
+    "gallery": {"sets": ["a"]},
+    "publish": {"folder": "a", "repo_id": "user/name"},
+}
 WITH = {
     "vae": {"parameterization": "latent"},
     "parameterization": {"vae": "user/vae"},

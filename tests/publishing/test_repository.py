@@ -5,13 +5,12 @@ import logging
 
 import pytest
 import torch
-from hub_server import READ_TOKEN, TOKEN, Fault, serve
-from huggingface_hub import constants
+from hub_server import READ_TOKEN, TOKEN, Fault, serve_this_process
 from sets import make_set
 
 from hf_lgm import DistilledSet, LabelledImages, LGMConfig, LGMDistiller, evaluate_probe, select_baseline
 from hf_lgm.evaluation.baselines import with_source_images
-from hf_lgm.hub import HubError, check_tag, is_hub_reachable
+from hf_lgm.hub import HubError, check_tag
 from hf_lgm.publishing.files import PUBLISHED_FILES
 
 # huggingface_hub 2.4 uploads to LFS by an argument that its HTTP client deprecates.
@@ -42,21 +41,8 @@ PASSING = {
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub that this process writes to, by LFS; nobody waits between tries."""
-    with serve() as hub:
-        for name, value in (
-            ("ENDPOINT", hub.url),
-            ("HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
-            ("HF_HUB_OFFLINE", False),
-            ("HF_HUB_DISABLE_XET", True),
-            ("HF_HUB_CACHE", str(tmp_path / "hub")),
-        ):
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
-        is_hub_reachable.cache_clear()
+    with serve_this_process(monkeypatch, tmp_path / "hub") as hub:
         yield hub
-    is_hub_reachable.cache_clear()
 
 
 def pushed_whole(hub) -> bool:
