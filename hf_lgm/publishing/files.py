@@ -113,7 +113,7 @@ def read_json(path: Path, kind: type) -> Any:
 
 
 def _can_not_be_written(value: Any) -> str | None:
-    """What in a value of JSON is half a character, as "\\ud83d" alone is, or too deep; `None` for nothing."""
+    """What in a value of JSON is half a character, one of a pair alone, or too deep; `None` for nothing."""
     level, depth = [value], 0
     while level and depth <= _MAX_DEPTH:
         holders = [one for one in level if isinstance(one, (dict, list))]

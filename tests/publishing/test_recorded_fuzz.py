@@ -9,38 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sets import make_set
+from strangers import CONFIG, RESULTS, places
 
 from hf_lgm import DistilledSet
 
-CONFIG = {
-    "artifact": "distilled set",
-    "training_set": "distilled",
-    "command": "distill.py --model user/model",
-    "settings": {
-        "images_per_class": 2, "init": "noise", "flip": True, "crop_scale": [0.08, 1.0], "objective": "lgm",
-        "parameterization": "pyramid", "probe_std": 0.01, "seed": 42, "learning_rate": 0.02, "vae": None,
-    },
-    "changed_settings": ["images_per_class"],
-    "backbone": {
-        "name": "user/model@16", "architecture": "Dinov2Model", "revision": None, "pooling": "pooler",
-        "feature_size": 24, "image_size": 16, "resize_ratio": 1.0, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
-    },
-    "more_backbones": [{"name": "other", "revision": "0123456789abcdef"}],
-    "source": {
-        "dataset": "user/data", "name": "data", "config": "default", "split": "train", "eval_split": "test",
-        "license": "other", "license_name": "own", "license_link": "https://own", "license_declared_by": "source",
-        "revision": "0123456789abcdef", "num_images": 24, "gated": False, "label_column_name": "label",
-    },
-    "baseline": {"kind": "random", "seed": 1},
-    "run": {"steps": 2, "seconds": 1.5, "device": "cpu", "processes": 1},
-    "versions": {"hf_lgm": "0.2.0"},
-}  # fmt: skip
-ROW = {"training_set": "distilled", "backbone": "user/model@16", "protocol": "probe", "mean": 88.2, "std": 0.9}
-RESULTS = [
-    {**ROW, "metric": "top-1", "n_seeds": 5},
-    {**ROW, "metric": "top-1", "n_seeds": 5, "training_set": "random real images"},
-    {**ROW, "metric": "top-1", "n_seeds": 1, "training_set": "nearest class mean"},
-]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("../../outside"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -50,14 +22,6 @@ VALUES = st.recursive(
 
 TEXT = st.text(max_size=30) | st.sampled_from(["../../outside", "/outside", "user/other", "top-5", "a | b\n# c"])
 SAME = {str: TEXT, int: st.integers(), float: st.floats(), bool: st.booleans()}  # what gets past the types
-
-
-def places(value, above=()):
-    """The way to each value."""
-    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    for key in keys:
-        yield (*above, key)
-        yield from places(value[key], (*above, key))
 
 
 @st.composite
