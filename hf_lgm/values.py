@@ -139,6 +139,7 @@ def shown(value: Any) -> str:
         list: "a list",
         tuple: "a list",
         str: "a long text",
+        type(None): "nothing",
     }
     return kinds.get(type(value), f"a {type(value).__name__}")
 

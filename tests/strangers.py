@@ -53,7 +53,7 @@ def stored(count=3, data=None):
     return [{"bytes": data or png(), "path": None} for _ in range(count)]
 
 
-def write_rows(folder, columns: dict, arrow_types=None, features=None) -> Path:
+def write_rows(folder, columns: dict, arrow_types=None, features=None, only_rows=False) -> Path:
     """A set in a folder whose parquet file has these columns and says these features of them.
 
     Args:
@@ -61,8 +61,10 @@ def write_rows(folder, columns: dict, arrow_types=None, features=None) -> Path:
         columns: Lists by name; `image` and `label` where not given.
         arrow_types: Types of columns that are not those of a set.
         features: What the file says of its columns, over what is usual.
+        only_rows: Whether the other files are there already.
     """
-    make_set(3).save_pretrained(folder)
+    if not only_rows:
+        make_set(3).save_pretrained(folder)
     columns = {"image": stored(), "label": [0, 1, 2], **columns}
     columns = {name: values for name, values in columns.items() if values is not None}
     types = {"image": STORED, "label": pa.int64(), "source_index": pa.int64(), **(arrow_types or {})}

@@ -104,11 +104,13 @@ def read_json(path: Path, kind: type) -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no JSON that can be read: {first_line(error)}. Is the set whole?") from error
+        raise ValueError(
+            f"{path.name} is no JSON that can be read: {first_line(error)}. Is the file whole?"
+        ) from error
     if not isinstance(found, kind):
         raise ValueError(f"{path.name} holds a {type(found).__name__} where a {kind.__name__} was expected.")
     if why := _can_not_be_written(found):
-        raise ValueError(f"{path.name} holds {why}, which can't be written again. Is the set whole?")
+        raise ValueError(f"{path.name} holds {why}, which can't be written again. Is the file whole?")
     return found
 
 

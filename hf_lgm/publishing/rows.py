@@ -116,7 +116,7 @@ def _features(schema: pa.Schema) -> Features:
         if name in schema.names and not fits(schema.field(name).type):
             raise _refused(f", {name}", _SAID[name], f"the type {str(schema.field(name).type)[:100]}")
     if "image" in schema.names and kinds.get("image") != "Image":
-        raise _refused(", image", _SAID["image"], f"the type {shown(kinds.get('image'))}")
+        raise _refused(", image", _SAID["image"], shown(kinds["image"]) if "image" in kinds else "no type")
     features = features_of(names, "source_index" in schema.names, "soft_label" in schema.names)
     return Features({name: kind for name, kind in features.items() if name in schema.names})
 
@@ -237,4 +237,4 @@ def _size_of(data: bytes, row: int) -> tuple[int, int]:
 
 
 def _refused(where: str, expected: str, found: str) -> ValueError:
-    return ValueError(f"{DATA_FILE}{where}: expected {expected}, found {found}. Is the set whole?")
+    return ValueError(f"{DATA_FILE}{where}: expected {expected}, found {found}. Is the file whole?")

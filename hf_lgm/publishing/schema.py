@@ -13,7 +13,7 @@ from .files import CONFIG_FILE, RESULTS_FILE
 
 # Sides of images and of a backbone's input: a few words in a file must not fill memory.
 MAX_SIDE = 4096
-_HINT = "Is the set whole?"
+_HINT = "Is the file whole?"
 
 
 @dataclass(frozen=True)
