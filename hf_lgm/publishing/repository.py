@@ -14,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from ..hub import HubError, check_repo_id, check_tag, explain, first_line, is_network_error, status_of
 from .files import CARD_FILE, CONFIG_FILE, MAX_BYTES, PREVIEW_FILE, read_json
+from .markdown import one_line
 from .provenance import made_through
 from .schema import check_config
 
@@ -277,7 +278,7 @@ def _title(config: dict[str, Any]) -> str | None:
         return None
     source, through = config.get("source", {}).get("dataset", "?"), " and ".join(made_through(config)) or "?"
     per_class = config.get("settings", {}).get("images_per_class", "?")
-    return f"another {config.get('artifact', 'set')} ({source} through {through}, {per_class} per class)"
+    return one_line(f"another {config.get('artifact', 'set')} ({source} through {through}, {per_class} per class)")
 
 
 def _digests(path: Path) -> tuple[str, str]:
