@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,8 +213,14 @@ def existing_path_or_id(name: str, flag: str) -> str:
 
 
 def without_folders(name: str) -> str:
-    """A name as it may be published: of a path its last part."""
-    return Path(name).name if Path(name.partition("@")[0]).exists() or Path(name).is_absolute() else name
+    """A name as it may be published: of a path its last part, whether it is there or not yet."""
+    looks_like_path = name.startswith(("~", ".", "/")) or Path(name).is_absolute()
+    return last_part(name) if looks_like_path or Path(name.partition("@")[0]).exists() else name
+
+
+def last_part(path: str) -> str:
+    """What a file or folder is called, without where it is; `.` and `..` have names too."""
+    return Path(os.path.abspath(os.path.expanduser(path))).name if path else path
 
 
 def _is_cached(repo_id: str, repo_type: str) -> bool:

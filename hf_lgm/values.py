@@ -52,7 +52,7 @@ def converted(value: Any, kind: Any, name: str) -> Any:
     if get_origin(wanted) is Literal:
         known = {str(option): option for option in get_args(wanted)}  # a number as a flag has it is a word
         if not isinstance(value, (str, numbers.Integral)) or str(value) not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, found {_shown(value)}.")
+            raise ValueError(f"{name} must be one of {', '.join(known)}, found {shown(value)}.")
         return known[str(value)]
     if isinstance(get_origin(wanted), type) and issubclass(get_origin(wanted), Sequence):
         each = value if isinstance(value, (list, tuple)) else [value]
@@ -61,7 +61,7 @@ def converted(value: Any, kind: Any, name: str) -> Any:
     try:
         return convert(value)
     except (ValueError, TypeError, OverflowError, KeyError):
-        raise ValueError(f"{name} must be {said}, found {_shown(value)}.") from None
+        raise ValueError(f"{name} must be {said}, found {shown(value)}.") from None
 
 
 def check_at_least(settings: object, least: float, *names: str) -> None:
@@ -130,7 +130,7 @@ def _boolean(value: Any) -> bool:
     return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """What was found, in a few words, however large it is."""
     if isinstance(value, (str, bool, int, float)) and len(str(value)) <= 100:
         return repr(value)
@@ -139,6 +139,7 @@ def _shown(value: Any) -> str:
         list: "a list",
         tuple: "a list",
         str: "a long text",
+        type(None): "nothing",
     }
     return kinds.get(type(value), f"a {type(value).__name__}")
 

@@ -11,8 +11,8 @@ import torch
 
 from ..distillation.output_folder import check_is_ours
 from ..evaluation.transfer import TransferMatrix, plot_transfer, shown_names
-from ..publishing.card import plain
 from ..publishing.files import ANALYSIS_FILE, ANALYSIS_PAGE, read_json, write_json
+from ..publishing.markdown import escaped
 from ..publishing.plotting import FORMATS, check_plots, plot_style, save_figure, short_label
 from .analysis import Analysis, BackboneAnalysis
 from .plots.classes import MAX_CLASSES, plot_classes
@@ -68,7 +68,7 @@ def save_analysis(analysis: Analysis, folder: Path) -> Path:
         for plot in plots:
             save_figure(plot.figure, folder / plot.name)
     shown = [f"## {plot.alt}\n\n![{plot.alt}]({plot.name}.png)\n\n{plot.caption}\n" for plot in plots]
-    page = "\n".join([f"# What {plain(short_label(analysis.name, 60))} shows\n", *shown])
+    page = "\n".join([f"# What {escaped(short_label(analysis.name, 60))} shows\n", *shown])
     (folder / ANALYSIS_PAGE).write_text(page, encoding="utf-8")
     return folder
 
@@ -78,7 +78,7 @@ def _plots(analysis: Analysis) -> list[Plot]:
     names, images, plots = analysis.class_names, analysis.images, []
     shown = shown_names([each.backbone for each in analysis.through])
     for each, backbone, part in zip(analysis.through, shown, _file_names(shown), strict=True):
-        through = f"through {plain(short_label(backbone, 60))}"
+        through = f"through {escaped(short_label(backbone, 60))}"
         projected = plot_projection(each.projection, images, names, backbone)
         plots.append(Plot(f"projection-{part}", projected, f"Where the images lie, {through}", _of_projection(each)))
         similar = plot_similarity(each.similarity, names, backbone)
@@ -112,7 +112,7 @@ def _of_projection(each: BackboneAnalysis) -> str:
 
 def _of_similarity(each: BackboneAnalysis, class_names: list[str]) -> str:
     found, pairs = each.similarity, each.similarity.most_alike(class_names)
-    one, other = (plain(short_label(name, 40)) for name in pairs[0]["classes"])
+    one, other = (escaped(short_label(name, 40)) for name in pairs[0]["classes"])
     ranks = "there are too few pairs of classes for a rank correlation"
     if not math.isnan(found.rho):
         ranks = f"the two rank the {len(found.pairs[0]):,} pairs of classes with a correlation of {found.rho:.2f}"
@@ -126,11 +126,11 @@ def _of_classes(each: BackboneAnalysis) -> str:
     worst = each.classes[0]
     taken = ""
     if worst.taken_for:
-        taken = f"; {worst.taken_share:.0f} % of them are taken for {plain(short_label(worst.taken_for, 40))}"
+        taken = f"; {worst.taken_share:.0f} % of them are taken for {escaped(short_label(worst.taken_for, 40))}"
     few = f" {MAX_CLASSES} of {len(each.classes):,} classes are drawn." if len(each.classes) > MAX_CLASSES else ""
     return (
         f"Of all images probes on the set get {each.of_set:.1f} % right, and the probe on all real images "
-        f"{each.of_full:.1f} %. The set loses most on {plain(short_label(worst.name, 40))}: {worst.of_set:.1f} "
+        f"{each.of_full:.1f} %. The set loses most on {escaped(short_label(worst.name, 40))}: {worst.of_set:.1f} "
         f"against {worst.of_full:.1f} %{taken}.{few}"
     )
 
@@ -139,14 +139,14 @@ def _of_groups(each: BackboneAnalysis) -> str:
     worst = min(each.groups, key=lambda one: one.of_set)
     classes, groups = shown_groups(each.groups)
     rows = [
-        f"{plain(short_label(one.class_name))} / {plain(short_label(one.group))}: {one.row}"
+        f"{escaped(short_label(one.class_name))} / {escaped(short_label(one.group))}: {one.row}"
         for one in each.groups
         if one.image is not None and one.class_name in classes and one.group in groups
     ]
     shown = f" Real images that are shown, by their row in the training split: {'; '.join(rows)}." if rows else ""
     return (
-        f"The set is weakest on {plain(short_label(worst.class_name, 40))} in {plain(short_label(worst.group, 40))}: "
-        f"{worst.of_set:.1f} against {worst.of_full:.1f} % by the probe on all real images.{shown}"
+        f"The set is weakest on {escaped(short_label(worst.class_name, 40))} in "
+        f"{escaped(short_label(worst.group, 40))}: {worst.of_set:.1f} against {worst.of_full:.1f} % by the probe on all real images.{shown}"
     )
 
 

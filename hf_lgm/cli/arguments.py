@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
-from ..hub import existing_path_or_id
+from ..hub import existing_path_or_id, last_part
 from ..publishing.licenses import check_license
 from ..settings import DataOptions, Pooling
 from ..values import check_at_least, check_positive
@@ -132,7 +131,7 @@ class DataArguments(DataOptions):
 
     def name_of(self, dataset: str) -> str:
         """What folders and cards call it."""
-        return self.dataset_name or Path(dataset).name
+        return self.dataset_name or last_part(dataset)
 
 
 def check_side(model: str, flag: str) -> None:

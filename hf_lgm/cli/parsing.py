@@ -14,12 +14,15 @@ from transformers import HfArgumentParser
 
 from ..arguments import INSTEAD
 from ..demo import DEMO_DATASET, DEMO_MODELS
-from ..hub import without_folders
+from ..hub import last_part, without_folders
 from ..settings import PRESETS, PresetName
 from ..values import converted, types_of
 from . import terminal
 from .config_files import RECIPES, config_path, present_name, read_config
 from .help import HelpAction, help_text, meant_flag
+
+# Flags of files and folders, which need not be there yet; other values with a slash may be names on the Hub.
+_FOLDERS = ("output_dir", "resume_from_checkpoint", "config")
 
 
 def parse_arguments(
@@ -139,11 +142,15 @@ def check_output_dir(
 
 def published_command(launch: str, flags: Sequence[str]) -> str:
     """A command as it may be published: of paths the last part, and no token."""
-    shown = []
-    for number, flag in enumerate(flags):
+    shown, current = [], ""
+    for flag in flags:
         name, equals, value = flag.partition("=") if flag.startswith("--") else ("", "", flag)
-        is_secret = "token" in name or (number > 0 and "token" in flags[number - 1] and not name)
-        shown.append(f"{name}{equals}{'…' if is_secret and value else without_folders(value)}")
+        current = present_name(name[2:].replace("-", "_")) if name else current
+        if "token" in current:
+            value = value and "…"
+        else:
+            value = last_part(value) if current in _FOLDERS else without_folders(value)
+        shown.append(f"{name}{equals}{value}")
     return shlex.join([*launch.split(), *shown])
 
 

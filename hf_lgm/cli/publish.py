@@ -4,12 +4,12 @@ hf-lgm publish --folder outputs/demo --repo_id user/name --tag v1.0
 hf-lgm publish --folder outputs/demo --repo_id user/name-probe --probe    # an image classifier
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..demo import DEMO_MODELS
 from ..hub import check_repo_id, check_tag
 from ..publishing.licenses import check_license
 from .parsing import parse_arguments, prepare_torch, run_command
@@ -77,7 +77,7 @@ def main() -> None:
     from ..distillation.output_folder import PROBE_FILES, SET_FILES, check_is_ours
     from ..evaluation.probe_model import ProbeModel
     from ..publishing.distilled_set import DistilledSet
-    from ..publishing.files import COMPARISON_FILE
+    from ..publishing.files import COMPARISON_FILE, MAX_FIGURE_BYTES, check_files
 
     if args.output_dir:
         if Path(args.output_dir).expanduser().resolve() == Path(args.folder).expanduser().resolve():
@@ -90,7 +90,8 @@ def main() -> None:
     if args.probe:
         to_publish = ProbeModel.train_on(_backbone(distilled, args.model), distilled, args.license)
     else:
-        comparison = Path(args.folder) / COMPARISON_FILE
+        comparison = Path(args.folder).expanduser() / COMPARISON_FILE
+        check_files(args.folder, comparison.parent, {COMPARISON_FILE: MAX_FIGURE_BYTES})
         where["include_source_images"] = args.include_source_images
         where["comparison"] = comparison if comparison.is_file() else None
     if args.output_dir:
@@ -109,7 +110,7 @@ def main() -> None:
 def _add_flags(distilled: "DistilledSet", args: PublishArguments) -> None:
     """What the flags say of the set, into its configuration and results."""
     if args.results:
-        distilled.results = json.loads(Path(args.results).read_text(encoding="utf-8"))
+        distilled.results = _results(Path(args.results).expanduser())
         distilled.config["training_set"] = Path(args.folder).name  # as `evaluate` calls it
     if args.license and not args.probe:
         source = distilled.config.setdefault("source", {})
@@ -118,15 +119,32 @@ def _add_flags(distilled: "DistilledSet", args: PublishArguments) -> None:
         source |= {name: value for name, value in given.items() if value}
 
 
+def _results(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table that `evaluate` wrote."""
+    from ..publishing.files import read_json
+    from ..publishing.schema import check_results
+
+    if not path.is_file():
+        raise FileNotFoundError(f"--results: there is no file '{path}'.")
+    found = read_json(path, list)
+    check_results(found, path.name)
+    return found
+
+
 def _backbone(distilled: "DistilledSet", name: str | None) -> "FrozenBackbone":
     """The backbone that a set was made through, as it was."""
     from ..backbones.backbone import FrozenBackbone
+    from ..publishing.provenance import is_hub_id
 
     made = distilled.config.get("backbone", {})
-    if name is None and not made.get("name"):
+    said = str(made.get("name", "")).partition("@")[0]
+    if name is None and not said:
         raise ValueError("The set does not say what it was made through: name it with --model.")
+    # A set may be a stranger's, and a model of this machine that it names would be published as part of the probe.
+    if name is None and not (said in DEMO_MODELS or (is_hub_id(said) and not Path(said).exists())):
+        raise ValueError(f"The set was made through '{said}', a folder of its maker: name it with --model.")
     return FrozenBackbone.from_pretrained(
-        name or made["name"].partition("@")[0],
+        name or said,
         image_size=made.get("image_size"),
         resize_ratio=made.get("resize_ratio"),
         image_mean=made.get("mean"),

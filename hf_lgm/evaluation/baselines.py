@@ -164,7 +164,7 @@ def _geometry(rows: DistilledSet) -> tuple[int, float]:
     made = rows.config.get("backbone", {})
     cut_as_their_backbone = made.get("resize_ratio", DEFAULT_RESIZE_RATIO)  # sets of earlier versions
     ratio = rows.config.get("baseline", {}).get("resize_ratio", cut_as_their_backbone)
-    return Preprocessing(made.get("image_size", 224)).synthetic_size, ratio
+    return Preprocessing(made.get("image_size") or 224).synthetic_size, ratio
 
 
 def centre_features(backbone: FrozenBackbone, images: DistilledSet, batch_size: int) -> torch.Tensor:

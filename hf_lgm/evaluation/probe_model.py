@@ -1,7 +1,6 @@
 """The probe that a few images make, with its backbone, as a model that others can load."""
 
 import functools
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -9,30 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HTTPError
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.images import to_images
-from ..hub import HubError, existing_path_or_id, explain, must_use_cache
+from ..hub import without_folders
 from ..publishing.card import render_probe_card
 from ..publishing.distilled_set import DistilledSet
-from ..publishing.files import CONFIG_FILE, RESULTS_FILE
+from ..publishing.files import CONFIG_FILE, RESULTS_FILE, write_json
 from ..publishing.provenance import declared_license
 from ..publishing.repository import HubRepository
 from ..settings import ProbeProtocol
 from .native import head_of, image_processor, own_classifier
 from .probe import ViewFeatures, train_probes
+from .probe_files import HEAD_FILE, read_probe
 
 if TYPE_CHECKING:
     import sklearn.linear_model
     import transformers
 
 logger = logging.getLogger(__name__)
-HEAD_FILE = "head.safetensors"
 _PUBLISHED = ("README.md", "config.json", "preprocessor_config.json", CONFIG_FILE, RESULTS_FILE, HEAD_FILE)
 
 # Largest difference of logits, as a share of the largest logit, at which a head counts as ours.
@@ -113,21 +110,10 @@ class ProbeModel(nn.Module):
         Raises:
             FileNotFoundError: If there is no head.
             HubError: If the repository can't be had.
+            ValueError: If what is there is not a head; the message names the file and what is wrong in it.
         """
-        name = existing_path_or_id(str(name_or_path), "ProbeModel")
-        folder = Path(name)
-        if not folder.is_dir():
-            try:
-                cached = must_use_cache(name, "model")
-                files = [HEAD_FILE, CONFIG_FILE]
-                found = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=cached)
-            except HTTPError as error:
-                raise HubError(f"'{name}' can't be fetched: {explain(error, name, 'model', 'read')}") from error
-            folder = Path(found)
-        if not (folder / HEAD_FILE).is_file():
-            raise FileNotFoundError(f"'{name}' has no {HEAD_FILE}: pipeline('image-classification') may load it.")
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        head, made = load_file(folder / HEAD_FILE), config["backbone"]
+        config, weight, bias = read_probe(str(name_or_path), revision)
+        made = config["backbone"]
         backbone = FrozenBackbone.from_pretrained(
             made["source"],
             image_size=made["image_size"],
@@ -137,7 +123,12 @@ class ProbeModel(nn.Module):
             feature_pooling=made["pooling"],
             revision=made["revision"],
         )
-        return cls(backbone, head["weight"], head["bias"], config["class_names"], config)
+        if backbone.dim != weight.shape[1]:
+            raise ValueError(
+                f"{HEAD_FILE} is for {weight.shape[1]} features, and its backbone '{made['source']}' gives "
+                f"{backbone.dim}. Is it another revision?"
+            )
+        return cls(backbone, weight, bias, config["class_names"], config)
 
     def forward(self, images: Any = None, *, features: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of shape (N, C), of images or of their features.
@@ -229,9 +220,10 @@ class ProbeModel(nn.Module):
             save_file(
                 {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}, folder / HEAD_FILE
             )
-            config["backbone"] = {**config["backbone"], "source": self.backbone.source or self.backbone.name}
+            source = self.backbone.source or self.backbone.name
+            config["backbone"] = {**config["backbone"], "source": without_folders(source) if repo_id else source}
         for name, value in ((CONFIG_FILE, config), (RESULTS_FILE, self.results)):
-            (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(folder / name, value)
         card = render_probe_card(config, self.results, repo_id or folder.resolve().name)
         (folder / "README.md").write_text(card, encoding="utf-8")
         return folder

@@ -7,8 +7,9 @@ from typing import Any
 
 from huggingface_hub import SpaceCardData
 
-from ..publishing.card import license_sentence, plain
+from ..publishing.card import license_sentence
 from ..publishing.files import CARD_FILE, CONFIG_FILE, read_json, write_json
+from ..publishing.markdown import escaped
 from ..publishing.provenance import made_through, reason_to_be_private
 from ..publishing.repository import HubRepository
 from .data import ShownSet
@@ -81,7 +82,7 @@ def _card(sets: Sequence[ShownSet]) -> str:
     data = SpaceCardData(title=f"Gallery: {title}", sdk="static", app_file=PAGE_FILE, tags=["hf_lgm"])
     lines = [f"---\n{data.to_yaml()}\n---\n", "Images to look at, in one page that asks nothing of any server.\n"]
     for each in sets:
-        through = " and ".join(map(plain, made_through(each.images.config))) or "an unknown backbone"
+        through = " and ".join(map(escaped, made_through(each.images.config))) or "an unknown backbone"
         licence = license_sentence(each.images.config.get("source", {}))
-        lines.append(f"- {plain(each.name)}, through {through}. Licence: {licence[0].lower()}{licence[1:]}")
+        lines.append(f"- {escaped(each.name)}, through {through}. Licence: {licence[0].lower()}{licence[1:]}")
     return "\n".join([*lines, "\nMade by `hf-lgm gallery`."]) + "\n"

@@ -1,17 +1,17 @@
 """The card of a set, rendered from its own two JSON files: what it is, what it is worth, how it was made."""
 
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, RepoCard
+from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 
 from ..demo import DEMO_DATASET, DEMO_MODELS
 from ..settings import Initialization, Objective
 from .licenses import on_card
+from .markdown import Markdown, code, escaped, joined, link, one_line, python, rendered, web_address
 from .provenance import backbones_of, beginning_of, is_hub_id, made_through
 from .results import CLASS_MEAN, better_real_images, percent, top1_rows
 
@@ -43,12 +43,12 @@ def render_set_card(
     verb, models = "chosen" if is_real else "distilled", made_through(config)
     through = " and ".join(models) or "an unknown backbone"
     per_class, own = info["num_examples"] // info["num_classes"], config.get("training_set", "distilled")
-    card = DatasetCard.from_template(
+    return _card(
+        "dataset_card.md",
         _set_metadata(info, source, f"{name}, {verb} through {through}", is_real),
-        template_path=str(template("dataset_card.md")),
         repo_id=repo_id,
-        source=plain(name),
-        through=plain(through),
+        source=name,
+        through=through,
         num_images=f"{info['num_examples']:,}",
         num_classes=f"{info['num_classes']:,}",
         per_class=per_class,
@@ -64,10 +64,9 @@ def render_set_card(
         tables=[result_table(results, metric, own) for metric in dict.fromkeys(row["metric"] for row in results)],
         license=license_sentence(source),
         citations=citations([*models, *methods(config), source.get("dataset", ""), name]),
-        paper=PAPER,
+        paper=Markdown(PAPER),
         **how_it_was_made(config),
     )
-    return _ended(card)
 
 
 def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]], repo_id: str) -> str:
@@ -93,13 +92,13 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
         model_name=Path(repo_id).name,
         eval_results=[_eval_result(top1, source, name)] if top1 else None,
     )
-    card = ModelCard.from_template(
+    return _card(
+        "probe_card.md",
         data,
-        template_path=str(template("probe_card.md")),
         repo_id=repo_id,
         is_native=is_native,
-        source=plain(name),
-        through=plain(backbone["name"]),
+        source=name,
+        through=backbone["name"],
         real_per_class=config.get("settings", {}).get("real_images_per_class", 0),
         dim=backbone["feature_size"],
         num_images=f"{config['num_images']:,}",
@@ -107,11 +106,10 @@ def render_probe_card(config: dict[str, Any], results: Sequence[dict[str, Any]],
         top1=percent(top1) if top1 else None,
         num_seeds=top1["n_seeds"] if top1 else 0,
         protocol=config["probe"].removeprefix("probe: "),
-        license=plain(config.get("license") or "unknown, its repository declares none"),
+        license=config.get("license") or "unknown, its repository declares none",
         citations=citations([backbone["name"], *methods(config), source.get("dataset", ""), name]),
         **how_it_was_made(config),
     )
-    return _ended(card)
 
 
 def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str, Any]]) -> str:
@@ -128,8 +126,7 @@ def render_demo_backbone_card(config: dict[str, Any], results: Sequence[dict[str
         pipeline_tag="image-feature-extraction",
         tags=["hf_lgm", "simclr", "digits"],
     )
-    path = str(template("demo_backbone_card.md"))
-    return _ended(ModelCard.from_template(data, template_path=path, top1=results[0]["mean"], **config))
+    return _card("demo_backbone_card.md", data, top1=results[0]["mean"], **config)
 
 
 def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_real: bool) -> DatasetCardData:
@@ -137,10 +134,10 @@ def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_r
     license_ = on_card(source.get("license"))
     split = {"name": "train", "num_bytes": info["num_bytes"], "num_examples": info["num_examples"]}
     return DatasetCardData(
-        pretty_name=" ".join(title.split()),
+        pretty_name=one_line(title),
         license=license_["license"],
-        license_name=source.get("license_name") or license_.get("license_name"),
-        license_link=source.get("license_link"),
+        license_name=one_line(source.get("license_name") or license_.get("license_name") or "") or None,
+        license_link=web_address(source.get("license_link")),
         task_categories=["image-classification"],
         size_categories=[_size_category(info["num_examples"])],
         annotations_creators=None if is_real else ["machine-generated"],
@@ -156,17 +153,18 @@ def _set_metadata(info: dict[str, Any], source: dict[str, Any], title: str, is_r
     )
 
 
-def _ended(card: RepoCard) -> str:
-    """The text of a card, with an end of its last line."""
-    return f"{str(card).rstrip()}\n"
+def _card(name: str, data: CardData, /, **values: Any) -> str:
+    """A template with its metadata and values, with an end of its last line."""
+    text = rendered((_TEMPLATES / name).read_text(encoding="utf-8"), **values)
+    return f"---\n{data.to_yaml()}\n---\n{text.rstrip()}\n"
 
 
 def _eval_result(row: dict[str, Any], source: dict[str, Any], name: str) -> EvalResult:
     return EvalResult(
         task_type="image-classification",
-        dataset_type=source.get("dataset", name),
-        dataset_name=name,
-        dataset_split=source.get("eval_split"),
+        dataset_type=one_line(source.get("dataset", name)),
+        dataset_name=one_line(name),
+        dataset_split=source.get("eval_split") and one_line(source["eval_split"]),
         metric_type="accuracy",
         metric_name=f"top-1, mean of {row['n_seeds']} probes trained alike",
         metric_value=row["mean"],
@@ -175,16 +173,17 @@ def _eval_result(row: dict[str, Any], source: dict[str, Any], name: str) -> Eval
 
 def _snippet(source: dict[str, Any], backbone: dict[str, Any], lacks_images: bool) -> dict[str, Any]:
     """What the code on a set's card differs by; the code itself stands in the template."""
-    columns = [f"{key}={source[key]!r}" for key in ("image_column_name", "label_column_name") if key in source]
+    columns = [f"{key}={python(source[key])}" for key in ("image_column_name", "label_column_name") if source.get(key)]
     columns += ["classes=distilled.class_names"] if source.get("has_selected_classes") else []
     dataset, (model, _, side) = source.get("dataset", "DATASET"), backbone.get("name", "BACKBONE").partition("@")
+    side = int(side) if side.isdecimal() else None
     names = [
         "DistilledSet",
         *(["FrozenBackbone"] if side else []),
         *(["LabelledImages"] if columns or lacks_images else []),
     ]
     return {
-        "imports": ", ".join([*names, "evaluate_probe"]),
+        "imports": Markdown(", ".join([*names, "evaluate_probe"])),
         "is_demo": dataset == DEMO_DATASET,
         "dataset": dataset,
         "train_split": source.get("split") or "train",
@@ -192,7 +191,7 @@ def _snippet(source: dict[str, Any], backbone: dict[str, Any], lacks_images: boo
         "dataset_is_folder": not is_hub_id(dataset),
         "config": source.get("config"),
         "split": source.get("eval_split") or source.get("split") or "test",
-        "columns": ", ".join(columns),
+        "columns": Markdown(", ".join(columns)),
         "model": model,
         "model_is_folder": not (is_hub_id(model) or model in DEMO_MODELS),
         "side": side,
@@ -200,23 +199,23 @@ def _snippet(source: dict[str, Any], backbone: dict[str, Any], lacks_images: boo
     }
 
 
-def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_real: bool) -> list[str]:
+def _warnings(results: Sequence[dict[str, Any]], own: str, per_class: int, is_real: bool) -> list[Markdown]:
     """What a reader has to know before using the set."""
     if is_real:
         return []
     found = [
-        f"Through {plain(name)} as many {kind} are worth more, {best:.1f} against {mean:.1f} %: use those there."
+        f"Through {escaped(name)} as many {kind} are worth more, {best:.1f} against {mean:.1f} %: use those there."
         for name, (kind, best, mean) in better_real_images(results, own, per_class).items()
     ]
     means = top1_rows(results, CLASS_MEAN)
     ahead = {name: means[name]["mean"] - row["mean"] for name, row in top1_rows(results, own).items() if name in means}
-    far = [f"{gap:.1f} points through {plain(name)}" for name, gap in ahead.items() if gap > _FAR]
+    far = [f"{gap:.1f} points through {escaped(name)}" for name, gap in ahead.items() if gap > _FAR]
     if far:
         found.append(
             f"The nearest class mean of all real images is ahead of them, by {', '.join(far)}: where the means can be "
             "had, they are the better summary."
         )
-    return found
+    return list(map(Markdown, found))
 
 
 def _size_category(rows: int) -> str:
@@ -224,18 +223,8 @@ def _size_category(rows: int) -> str:
     return next((name for limit, name in limits.items() if rows < limit), "1M<n<10M")
 
 
-def template(name: str) -> Path:
-    """The path of a template of this package."""
-    return Path(str(_TEMPLATES / name))
-
-
-def plain(text: str) -> str:
-    """Text that reads as it is in Markdown: on one line, without markup, in tables too."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(str(text).split()))
-
-
 def result_table(results: Sequence[dict[str, Any]], metric: str, own: str) -> dict[str, Any]:
-    """One metric as a table: training sets × backbones, with the words of its head and its cells; one row in bold."""
+    """One metric as a table: training sets × backbones, its head and its lines; one row in bold."""
     rows = [row for row in results if row["metric"] == metric]
     backbones = list(dict.fromkeys(row["backbone"] for row in rows))
     cells: dict[str, dict[str, str]] = {}
@@ -243,9 +232,10 @@ def result_table(results: Sequence[dict[str, Any]], metric: str, own: str) -> di
         cells.setdefault(row["training_set"], {})[row["backbone"]] = percent(row)
     lines = []
     for name, found in cells.items():
-        line = [plain(name), *(found.get(backbone, "") for backbone in backbones)]
-        lines.append([f"**{cell}**" if cell.strip() else cell for cell in line] if name == own else line)
-    return {"metric": metric, "backbones": [plain(backbone) for backbone in backbones], "lines": lines}
+        line = [escaped(name), *(found.get(backbone, "") for backbone in backbones)]
+        shown = [f"**{cell}**" if cell.strip() else cell for cell in line] if name == own else line
+        lines.append(Markdown(" | ".join(shown)))
+    return {"metric": metric.capitalize(), "head": joined(" | ", backbones), "width": len(backbones), "lines": lines}
 
 
 def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
@@ -255,11 +245,11 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
     changed = {name: settings[name] for name in config.get("changed_settings", settings) if name in settings}
     facts = {
         "real images": _linked(source.get("dataset"), "datasets/", source.get("revision"), source.get("num_images")),
-        "backbone": "; ".join(map(_described, backbones_of(config))),
-        "other than the defaults": ", ".join(f"`{name}={_value(value)}`" for name, value in changed.items()),
+        "backbone": joined("; ", map(_described, backbones_of(config))),
+        "other than the defaults": joined(", ", (code(f"{name}={_value(value)}") for name, value in changed.items())),
         "seed": settings.get("seed", config.get("baseline", {}).get("seed")),
         "run": _run(run) if run else "",
-        "versions": ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items()),
+        "versions": joined(", ", (f"{name} {version}" for name, version in config.get("versions", {}).items())),
     }
     shown = {name: value for name, value in facts.items() if value not in (None, "")}
     began_as = beginning_of(config, is_real=False) if "init" in settings else "noise"
@@ -273,21 +263,20 @@ def how_it_was_made(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run(run: dict[str, Any]) -> str:
+def _run(run: dict[str, Any]) -> Markdown:
     """What was done, in a line."""
-    changed = ", ".join(str(step) for step in run.get("length_changed_at", []))
-    lengths = f"; `max_steps` was changed at step {changed}" if changed else ""
-    return f"{run['steps']} steps in {run['seconds']:.0f} s on {run['processes']} {run['device']} process(es){lengths}"
+    done = f"{run['steps']} steps in {run['seconds']:.0f} s on {run['processes']} {run['device']} process(es)"
+    changed = joined(", ", run.get("length_changed_at", []))
+    return Markdown(escaped(done) + (f"; `max_steps` was changed at step {changed}" if changed else ""))
 
 
-def license_sentence(source: dict[str, Any]) -> str:
+def license_sentence(source: dict[str, Any]) -> Markdown:
     """Under which terms the images may be used, as far as it is known."""
     if not source.get("license"):
-        return "Unknown: nothing that was used says under which licence the real images are."
-    name = source.get("license_name") or str(source["license"])
-    text = f"[{plain(name)}]({source['license_link']})" if source.get("license_link") else plain(name)
+        return Markdown("Unknown: nothing that was used says under which licence the real images are.")
+    name = link(source.get("license_name") or str(source["license"]), source.get("license_link"))
     declared = ", declared by the source repository, not verified" if source.get("license_declared_by") else ""
-    return f"That of the real images: {text}{declared}."
+    return Markdown(f"That of the real images: {name}{declared}.")
 
 
 def methods(config: dict[str, Any]) -> list[str]:
@@ -300,29 +289,33 @@ def methods(config: dict[str, Any]) -> list[str]:
     return [*named, *(["probe_std=0"] if is_sfm else [])]
 
 
-def citations(names: Sequence[str]) -> list[str]:
+def citations(names: Sequence[str]) -> Markdown:
     """BibTeX of the paper, and of those methods, backbones and datasets whose names we know."""
-    known: list[dict[str, Any]] = yaml.safe_load(template("citations.yaml").read_text(encoding="utf-8"))
+    text = (_TEMPLATES / "citations.yaml").read_text(encoding="utf-8")
+    known: list[dict[str, Any]] = yaml.safe_load(text)
     said = " ".join(names).lower()
-    return [entry["bibtex"].strip() for entry in known if any(word in said for word in entry.get("names", [""]))]
+    found = [entry["bibtex"].strip() for entry in known if any(word in said for word in entry.get("names", [""]))]
+    return Markdown("\n\n".join(found))
 
 
-def _described(backbone: dict[str, Any]) -> str:
+def _described(backbone: dict[str, Any]) -> Markdown:
     """A backbone in one line: its link, class, features and input."""
     size = backbone.get("image_size")
-    return (
-        _linked(backbone.get("name"), "", backbone.get("revision"))
-        + (f", {backbone['architecture']}" if "architecture" in backbone else "")
-        + (f", {backbone['pooling']} features, {size} x {size} pixels" if size else "")
-    )
+    parts = [
+        _linked(backbone.get("name"), "", backbone.get("revision")),
+        *([backbone["architecture"]] if "architecture" in backbone else []),
+        *([f"{backbone['pooling']} features", f"{size} x {size} pixels"] if size else []),
+    ]
+    return joined(", ", parts)
 
 
-def _linked(name: str | None, kind: str, revision: str | None, num_images: int | None = None) -> str:
+def _linked(name: str | None, kind: str, revision: str | None, num_images: int | None = None) -> Markdown:
     if not name:
-        return ""
-    text = f"[{plain(name)}](https://huggingface.co/{kind}{name})" if is_hub_id(name) else plain(name)
+        return Markdown("")
+    repo_id = name.partition("@")[0]
+    text = link(name, f"https://huggingface.co/{kind}{repo_id}") if is_hub_id(repo_id) else escaped(name)
     images = f", {num_images:,} of them" if num_images else ""
-    return f"{text}{f' at `{revision[:12]}`' if revision else ''}{images}"
+    return Markdown(f"{text}{f' at {code(revision[:12])}' if revision else ''}{images}")
 
 
 def _value(value: Any) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 
 import datasets
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset, Features
 from PIL import Image
 
 from ..data.columns import check_same_classes
 from ..data.images import to_images, to_rgb, to_tensor
-from ..hub import existing_path_or_id
+from ..hub import existing_path_or_id, first_line
 from ..settings import ViewSettings
 from . import display
 from .card import render_set_card
@@ -28,37 +28,25 @@ from .files import (
     COMPARISON_FILE,
     CONFIG_FILE,
     DATA_FILE,
-    MAX_BYTES,
     PREVIEW_FILE,
     PUBLISHED_FILES,
     RESULTS_FILE,
+    check_files,
     fetch_files,
     read_json,
     write_json,
 )
 from .plain_sets import set_columns
 from .provenance import reason_to_be_private
-from .recorded import check_config, check_results, check_rows
 from .repository import HubRepository
-
-# One of them has to be there.
-_IMAGES = {"image", "source_index"}
+from .rows import COLUMNS, features_of, own_images, read_rows
+from .schema import check_config, check_results
 
 
 def set_repository(repo_id: str, config: dict[str, Any], **kwargs: Any) -> HubRepository:
     """Where [`~DistilledSet.push_to_hub`] puts a set of this configuration; `open()` says what is in the way."""
     why = reason_to_be_private(config.get("source", {}))
     return HubRepository(repo_id, "dataset", config=config, why_private=why, **kwargs)
-
-
-def features_of(class_names: list[str], has_real_images: bool = False, has_soft_labels: bool = False) -> Features:
-    """The columns of a set of images."""
-    features = Features({"image": datasets.Image(), "label": ClassLabel(names=class_names)})
-    if has_real_images:
-        features["source_index"] = Value("int64")
-    if has_soft_labels:
-        features["soft_label"] = datasets.List(Value("float32"), length=len(class_names))
-    return features
 
 
 def planned_card(config: dict[str, Any], features: Features, num_images: int, repo_id: str) -> str:
@@ -115,7 +103,9 @@ class DistilledSet:
     def from_pretrained(
         cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None
     ) -> "DistilledSet":
-        """Read a set from a folder or from the Hub. Nothing in it is executed; nothing else in it is read.
+        """Read a set from a folder or from the Hub. Nothing in it is executed, and no other file is opened.
+
+        All of it is checked, and images are decoded once: see `SECURITY.md`.
 
         Args:
             name_or_path (`str` or `Path`): A folder, or a Hub dataset id.
@@ -125,7 +115,7 @@ class DistilledSet:
         Raises:
             FileNotFoundError: If the folder or its data file is not there.
             HubError: If the repository can't be had; the message says what to do.
-            ValueError: If what is there is not a set.
+            ValueError: If what is there is not a set; the message names the file and what is wrong in it.
         """
         name = existing_path_or_id(os.fspath(name_or_path), "DistilledSet")
         folder = Path(name)
@@ -133,19 +123,11 @@ class DistilledSet:
             folder = fetch_files(name, revision, token)
         if not (folder / DATA_FILE).is_file():
             raise FileNotFoundError(f"'{name}' is not a distilled set: it has no {DATA_FILE}.")
-        for file, limit in MAX_BYTES.items():
-            if (folder / file).is_file() and (folder / file).stat().st_size > limit:
-                raise ValueError(f"'{name}' is not a distilled set: {file} has more than {limit:,} bytes.")
-        dataset = Dataset.from_parquet(str(folder / DATA_FILE), keep_in_memory=True)
-        if not isinstance(dataset.features.get("label"), ClassLabel) or not _IMAGES & set(dataset.features):
-            raise ValueError(
-                f"'{name}' is not a distilled set: expected columns image and label (a ClassLabel), found "
-                f"{', '.join(dataset.column_names)}."
-            )
-        check_rows(dataset)
+        check_files(name, folder)
         config, results = read_json(folder / CONFIG_FILE, dict), read_json(folder / RESULTS_FILE, list)
         check_config(config)
         check_results(results)
+        dataset = read_rows(folder / DATA_FILE)
         config.pop("dataset_info", None)
         return cls(dataset, config, results)
 
@@ -206,17 +188,19 @@ class DistilledSet:
             folder (`str` or `Path`): Where to.
             repo_id (`str`, *optional*): What the card says it is loaded by; the folder's name where not given.
             comparison (`str` or `Path`, *optional*): A figure with real images, for the card to show.
+
+        Raises:
+            ValueError: If an image is a file or an address, as in a plain dataset that was loaded from a folder.
         """
-        folder = Path(folder)
+        dataset, folder = self._to_save(), Path(folder)
         (folder / DATA_FILE).parent.mkdir(parents=True, exist_ok=True)
-        table = datasets.table.embed_table_storage(self.dataset.with_format("arrow")[:])  # bytes, not paths of files
         temporary = folder / ".train.parquet.tmp"  # outside data/, where load_dataset would see it
-        Dataset(datasets.table.InMemoryTable(table), info=self.dataset.info).to_parquet(str(temporary))
+        dataset.to_parquet(str(temporary))
         info = {
-            "features": self.dataset.features._to_yaml_list(),
+            "features": dataset.features._to_yaml_list(),
             "num_examples": len(self.dataset),
             "num_classes": len(self.class_names),
-            "num_bytes": table.nbytes,
+            "num_bytes": dataset.data.nbytes,
             "download_size": temporary.stat().st_size,
         }
         if self.has_real_images and not self.is_real:
@@ -227,12 +211,31 @@ class DistilledSet:
         write_json(folder / RESULTS_FILE, self.results)
         (folder / PREVIEW_FILE).unlink(missing_ok=True)
         if len(self.missing_rows) < len(self.dataset):
-            save_preview(self.dataset, folder / PREVIEW_FILE)
+            save_preview(dataset, folder / PREVIEW_FILE)
         if comparison:
             shutil.copyfile(comparison, folder / COMPARISON_FILE)
         card = render_set_card(config, self.results, repo_id or folder.resolve().name, comparison is not None)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         return folder
+
+    def _to_save(self) -> Dataset:
+        """The columns of a set, with the images themselves: no file and no address is opened to publish what it holds.
+
+        Raises:
+            ValueError: If an image is not in the set.
+        """
+        kept = self.dataset.select_columns([name for name in self.dataset.column_names if name in COLUMNS])
+        table = kept.with_format("arrow")[:]
+        if "image" in table.column_names:
+            try:
+                images = own_images(table["image"])
+            except ValueError as error:
+                raise ValueError(
+                    f"{first_line(error)} A set holds its images themselves. To take in those of your own files: "
+                    'set.with_images(set.dataset["image"][:]).'
+                ) from error
+            table = table.set_column(table.column_names.index("image"), "image", images)
+        return Dataset(datasets.table.InMemoryTable(table), info=kept.info)
 
     def push_to_hub(
         self,
@@ -288,10 +291,11 @@ class DistilledSet:
         return replace(published, config=config)
 
     def with_images(self, images: Sequence[Image.Image | None]) -> "DistilledSet":
-        """The same rows with these images, one for each; `None` where a real one is not to be had."""
+        """The same rows with these images, one for each, without loss; `None` where a real one is not to be had."""
         others = {name: self.dataset[name][:] for name in self.dataset.column_names if name != "image"}
         features = {name: kind for name, kind in self.dataset.features.items() if name != "image"}
-        columns = {"image": list(images), **others}
+        copies = [None if image is None else image.copy() for image in images]  # which know of no file
+        columns = {"image": copies, **others}
         dataset = Dataset.from_dict(columns, features=Features({"image": datasets.Image(), **features}))
         return replace(self, dataset=dataset)
 

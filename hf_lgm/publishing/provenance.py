@@ -17,7 +17,7 @@ from ..backbones.backbone import FrozenBackbone
 from ..config import LGMConfig
 from ..data.labelled_images import LabelledImages
 from ..demo import DEMO_DATASET, DEMO_LICENSE, demo_folder
-from ..hub import is_hub_reachable
+from ..hub import check_repo_id, is_hub_reachable
 from .licenses import on_card
 
 logger = logging.getLogger(__name__)
@@ -155,9 +155,13 @@ def reason_to_be_private(source: dict[str, Any]) -> str | None:
     return None
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a published name is a Hub id: of folders only the last part is published."""
-    return "/" in name
+def is_hub_id(name: Any) -> bool:
+    """Whether a published name is a Hub id `user/name`: of folders only the last part is published."""
+    try:
+        check_repo_id(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _ask(name: str, repo_type: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Files of a folder to one repository on the Hub: in one commit, never twice, through a bad network too."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +13,10 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from ..hub import HubError, check_repo_id, check_tag, explain, first_line, is_network_error, page_of, status_of
-from .files import CARD_FILE, CONFIG_FILE, MAX_BYTES, PREVIEW_FILE
+from .files import CARD_FILE, CONFIG_FILE, MAX_BYTES, PREVIEW_FILE, read_json
+from .markdown import one_line
 from .provenance import made_through
+from .schema import check_config
 
 logger = logging.getLogger(__name__)
 _NOT_OURS_TO_DELETE = ".gitattributes"
@@ -189,10 +190,10 @@ class HubRepository:
             return {}
         path = self._api.hf_hub_download(**self._target, filename=CONFIG_FILE, revision=state.head)
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            check_config(found := read_json(Path(path), dict))
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return found
 
     def _commit_once(self, files: dict[str, Path], message: str) -> str:
         """The commit that holds the files: the one that is there, or a new one."""
@@ -278,7 +279,7 @@ def _title(config: dict[str, Any]) -> str | None:
         return None
     source, through = config.get("source", {}).get("dataset", "?"), " and ".join(made_through(config)) or "?"
     per_class = config.get("settings", {}).get("images_per_class", "?")
-    return f"another {config.get('artifact', 'set')} ({source} through {through}, {per_class} per class)"
+    return one_line(f"another {config.get('artifact', 'set')} ({source} through {through}, {per_class} per class)")
 
 
 def _digests(path: Path) -> tuple[str, str]:

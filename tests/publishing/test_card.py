@@ -136,8 +136,8 @@ def test_the_snippet_knows_another_image_size_and_columns():
     assert len(snippet.strip().splitlines()) <= 15
     for expected in (
         "from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, evaluate_probe",
-        'load_dataset("maker/photos", \'big\', split="test")',
-        "test = LabelledImages.from_dataset(test, label_column_name='fine', classes=distilled.class_names)",
+        'load_dataset("maker/photos", "big", split="test")',
+        'test = LabelledImages.from_dataset(test, label_column_name="fine", classes=distilled.class_names)',
         'FrozenBackbone.from_pretrained("maker/net", image_size=96, resize_ratio=1.0)',
     ):
         assert expected in snippet, expected

@@ -106,12 +106,18 @@ def png(side=8) -> bytes:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (({"bytes": None, "path": "{private}"}, 1), "Row 1 of the set names a file where its image should be"),
-        ((None, 1), "Row 1 of the set has no image, and no source_index that says which"),
-        (({"bytes": png(), "path": None}, -1), "Row 1 of the set has label -1: expected one of 2 classes"),
-        (({"bytes": png(), "path": None}, None), "Row 1 of the set has label None"),
-        (({"bytes": b"no image", "path": None}, 1), "Row 1 of the set holds no image"),
-        (({"bytes": png(9), "path": None}, 1), "have one size, found 8 x 8 in row 0, 9 x 9 in row 1"),
+        (
+            ({"bytes": None, "path": "{private}"}, 1),
+            "row 1, image: expected the image itself, found the name of",
+        ),
+        ((None, 1), "row 1, image: expected an image, or a source_index that says which"),
+        (({"bytes": png(), "path": None}, -1), "row 1, label: expected a class, 0 to 1, found -1"),
+        (({"bytes": png(), "path": None}, None), "row 1, label: expected a class, 0 to 1, found None"),
+        (
+            ({"bytes": b"no image", "path": None}, 1),
+            "row 1, image: expected an image .* bytes that give Unid",
+        ),
+        (({"bytes": png(9), "path": None}, 1), "row 1, image: expected 8 x 8 pixels, as in row 0, found 9 x 9"),
     ],
     ids=str,
 )

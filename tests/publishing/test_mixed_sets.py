@@ -145,5 +145,5 @@ def test_an_image_is_missing_only_where_its_row_is_known(mixed, tmp_path):
         written = DistilledSet(changed.cast_column("source_index", mixed.dataset.features["source_index"]))
         written.with_images(images).save_pretrained(tmp_path / name)
     assert DistilledSet.from_pretrained(tmp_path / "known").missing_rows.tolist() == [0]
-    with pytest.raises(ValueError, match="Row 0 of the set has no image, and no source_index that says which one"):
+    with pytest.raises(ValueError, match="row 0, image: expected an image, or a source_index that says which"):
         DistilledSet.from_pretrained(tmp_path / "unknown")

@@ -11,6 +11,7 @@ from hf_lgm import LabelledImages
 from hf_lgm.cli.arguments import DataArguments
 from hf_lgm.cli.inputs import source_of
 from hf_lgm.cli.parsing import published_command
+from hf_lgm.hub import without_folders
 from hf_lgm.publishing.card import render_set_card
 from hf_lgm.publishing.licenses import check_license, on_card
 from hf_lgm.publishing.provenance import (
@@ -115,6 +116,47 @@ def test_a_command_tells_neither_folders_nor_tokens(tmp_path):
     command = published_command("python scripts/distill.py", flags)
     assert str(tmp_path) not in command and "secret" not in command and "hf_other" not in command
     assert command.startswith("python scripts/distill.py --model net --dataset=") and "--classes 'a b'" in command
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--output_dir", "clients/secret/run"], "--output_dir run"),
+        (["--output_dir=clients/secret/run"], "--output_dir=run"),
+        (["--output-dir", "./clients/secret/run/"], "--output-dir run"),
+        (["--output_dir", "~/secret/run"], "--output_dir run"),
+        (["--output_dir=~/secret/run"], "--output_dir=run"),
+        (["--output_dir", "../../secret/run"], "--output_dir run"),
+        (["--output_dir", "."], "--output_dir here"),
+        (["--resume_from_checkpoint", "secret/run/checkpoint-7"], "--resume_from_checkpoint checkpoint-7"),
+        (["--config", "secret/a.yaml", "demo", "~/secret/b.yaml"], "--config a.yaml demo b.yaml"),
+        (["--model", "~/secret/net@96", "user/net"], "--model net@96 user/net"),
+        (["--dataset", "~/secret/photos"], "--dataset photos"),
+        (["--dataset=./secret/photos"], "--dataset=photos"),
+        (["--init", "../secret/set"], "--init set"),
+        (["--dataset", "user/photos", "--model", "user/net@96"], "--dataset user/photos --model user/net@96"),
+        (
+            ["--license_link", "https://x.y/z", "--learning_rate", ".5"],
+            "--license_link https://x.y/z --learning_rate .5",
+        ),
+        (["--classes", "a/b", "c"], "--classes a/b c"),
+        (["--hub_token", "secret", "--output_dir", ""], "--hub_token '…' --output_dir ''"),
+    ],
+    ids=str,
+)
+def test_of_paths_that_are_not_there_yet_the_last_part_is_told(tmp_path, monkeypatch, flags, expected):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert published_command("hf-lgm distill", flags) == f"hf-lgm distill {expected}"
+
+
+@pytest.mark.parametrize("name", ["~/secret/set", "./secret/set", "/secret/set", "secret/set", "../secret/set"])
+def test_names_of_folders_in_settings_are_their_last_part(tmp_path, monkeypatch, name):
+    (tmp_path / "secret" / "set").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / ("here" if name.startswith("..") else "."))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert without_folders(name) == "set"
 
 
 @pytest.mark.parametrize(

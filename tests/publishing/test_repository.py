@@ -6,12 +6,14 @@ import logging
 import pytest
 import torch
 from hub_server import READ_TOKEN, TOKEN, Fault, serve_this_process
+from huggingface_hub import constants
 from sets import make_set
+from strangers import PRIVATE, png, stored, watch, write_rows
 
-from hf_lgm import DistilledSet, LabelledImages, LGMConfig, LGMDistiller, evaluate_probe, select_baseline
+from hf_lgm import DistilledSet, LabelledImages, LGMConfig, LGMDistiller, ProbeModel, evaluate_probe, select_baseline
 from hf_lgm.evaluation.baselines import with_source_images
 from hf_lgm.hub import HubError, check_tag
-from hf_lgm.publishing.files import PUBLISHED_FILES
+from hf_lgm.publishing.files import DATA_FILE, MAX_BYTES, PUBLISHED_FILES
 
 # huggingface_hub 2.4 uploads to LFS by an argument that its HTTP client deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -347,3 +349,40 @@ def test_real_images_that_stay_beside_learned_ones_stay_here_too(hub, backbone, 
     assert DistilledSet.from_pretrained("user/set").fingerprint == whole.fingerprint
     published.push_to_hub("user/set")  # of what is not here, nothing is asked
     assert DistilledSet.from_pretrained("user/set").missing_rows.tolist() == [0, 2, 4]
+
+
+def test_a_set_of_the_hub_that_refers_to_this_machine(hub, tmp_path, monkeypatch):
+    make_set(3, config=OPEN).push_to_hub("user/set")
+    (tmp_path / PRIVATE).mkdir()
+    (tmp_path / PRIVATE / "photo.png").write_bytes(png())
+    elsewhere = {"bytes": None, "path": str(tmp_path / PRIVATE / "photo.png")}
+    folder = write_rows(tmp_path / "hostile", {"image": [*stored(2), elsewhere]})
+    hub.files(*SET)[DATA_FILE] = (folder / DATA_FILE).read_bytes()
+    with watch() as seen, pytest.raises(ValueError, match="row 2, image: expected the image itself"):
+        DistilledSet.from_pretrained("user/set")
+    assert not [event for event in seen if event[0] == "open"]
+
+
+@pytest.mark.parametrize("file", [DATA_FILE, "lgm_config.json", "results.json"])
+def test_what_is_too_large_is_not_downloaded(hub, monkeypatch, file):
+    make_set(3, config=OPEN).push_to_hub("user/set")
+    monkeypatch.setitem(MAX_BYTES, file, 1)
+    before = len(hub.requests)
+    with pytest.raises(ValueError, match=f"{file} of 'user/set' has [0-9,]+ bytes: expected at most 1"):
+        DistilledSet.from_pretrained("user/set")
+    assert not [request for request in hub.requests[before:] if "/resolve/" in request]
+
+
+def test_a_probe_of_the_hub(hub, tmp_path, monkeypatch):
+    """Its backbone is a model of the Hub or of the demo, not a folder of that name here."""
+    monkeypatch.setattr("hf_lgm.evaluation.probe_model.own_classifier", lambda *of: None)
+    probe = ProbeModel.train_on("demo-vit", make_set(3, size=32))
+    probe.push_to_hub("user/probe", private=False)
+    found = ProbeModel.from_pretrained("user/probe")
+    assert torch.equal(found.weight, probe.weight) and found.backbone.name == "demo-vit"
+    files = hub.files("models", "user/probe")
+    assert set(files) == {".gitattributes", "README.md", "head.safetensors", "lgm_config.json", "results.json"}
+    files["lgm_config.json"] = files["lgm_config.json"].replace(b'"source": "demo-vit"', b'"source": "tests"')
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another cache"))
+    with pytest.raises(ValueError, match="names as its backbone 'tests', which is no model of the Hub"):
+        ProbeModel.from_pretrained("user/probe")
