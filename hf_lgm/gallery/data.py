@@ -15,10 +15,10 @@ from ..publishing.provenance import made_through
 from .growth import Growth
 from .relations import RealNeighbor, Relations
 
-# Of all images of a page together: about 30 MB, which a browser takes in two seconds.
-MAX_PIXELS = 60_000_000
+# Of all images of a page together: about 20 MB, which a browser takes in a second or two.
+MAX_PIXELS = 40_000_000
 _LOSSLESS = 64  # the largest side that is
-_QUALITY = 85
+_QUALITY = 80
 _BATCH = 64
 _CONFUSIONS = 5  # classes that are named
 
