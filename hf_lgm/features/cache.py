@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-import uuid
 from pathlib import Path
 
 import PIL
@@ -14,9 +13,9 @@ import torch
 import transformers
 from huggingface_hub import cached_assets_path
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..backbones.backbone import FrozenBackbone
+from ..whole_files import remove_abandoned, replacing, save_tensors, temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +61,10 @@ class FeatureCache:
         self.backbone = backbone.name
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "key.json").write_text(json.dumps(key, indent=2))
+        remove_abandoned(self.folder)
+        if not (self.folder / "key.json").exists():
+            with replacing(self.folder / "key.json") as temporary:
+                temporary.write_text(json.dumps(key, indent=2))
 
     def with_layers_of(self, backbone: FrozenBackbone) -> "FeatureCache":
         """The same with the layers of the backbone."""
@@ -79,7 +81,10 @@ class FeatureCache:
         width = sum(self.widths)
         if total * width * self.dtype.itemsize < _IN_MEMORY:
             return torch.empty(total, width, dtype=self.dtype)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp") as file:  # its name goes, the mapping stays
+        name = temporary_name("features")
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=name) as file:  # its name goes, the mapping stays
+            if hasattr(os, "posix_fallocate"):  # a disk that is full says so now; later the process would be killed
+                os.posix_fallocate(file.fileno(), 0, total * width * self.dtype.itemsize)
             return torch.from_file(file.name, shared=True, size=total * width, dtype=self.dtype).view(total, width)
 
     def write(self, start: int, z: torch.Tensor) -> None:
@@ -117,7 +122,7 @@ class FeatureCache:
         except (SafetensorError, OSError) as error:
             logger.warning("Computing the damaged feature shard %s again (%s)", path, error)
             return None
-        is_whole = total is None or len(z) == min(self.shard_rows, total - start)
+        is_whole = z.dtype == self.dtype and (total is None or len(z) == min(self.shard_rows, total - start))
         if not is_whole or z.shape[1:] != (width,) or metadata.get("sha256") != _checksum(z):
             logger.warning("Computing the feature shard %s again: it is not as it was written", path)
             return None
@@ -155,9 +160,8 @@ def assets_folder(kind: str) -> Path:
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write under another name first: a file that is there is whole."""
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_tensors(tensors, temporary, metadata)
 
 
 def _checksum(z: torch.Tensor) -> str:

@@ -1,8 +1,6 @@
 """The files that a set consists of: their names, fetching them from the Hub, reading and writing them."""
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
 from ..hub import HubError, explain, first_line, must_use_cache
+from ..whole_files import replacing
 
 CONFIG_FILE = "lgm_config.json"
 
@@ -62,6 +61,5 @@ def read_json(path: Path, kind: type) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write what `read_json` reads, under another name until it is whole."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
