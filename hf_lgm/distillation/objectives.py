@@ -78,6 +78,7 @@ class LabelledFeatures:
         within = second - total.T @ (total / share[:, None])
         floor = 1e-4 * second.diagonal().mean()  # of one image per class rounding leaves noise alone
         variance = within.diagonal().mean().clamp(min=floor)
+        variance = variance.clamp(min=_rounding(second))
         return torch.linalg.inv(within + SHRINKAGE * variance * torch.eye(dim).to(within))
 
     @property
@@ -193,6 +194,7 @@ def ridge_probe(features: LabelledFeatures) -> tuple[torch.Tensor, torch.Tensor]
     z_mean, y_mean = (weight * z).sum(dim=0), (weight * y).sum(dim=0)
     A, B = weight.sqrt() * (z - z_mean), weight.sqrt() * (y - y_mean)
     ridge = RIDGE * A.square().sum() / y.shape[1]
+    ridge = ridge.clamp(min=_rounding(z))  # of constant features: then W is zero
     if len(A) < A.shape[1]:
         W = torch.linalg.solve(A @ A.T + ridge * torch.eye(len(A)).to(A), B).T @ A
     else:
@@ -269,6 +271,11 @@ def feature_gradient(
 
 
 _OBJECTIVES = {"lgm": linear_gradient_matching, "ridge": ridge_and_natural_gradient, "layer": layer_matching}
+
+
+def _rounding(z: torch.Tensor) -> float:
+    """Above zero, and below any variance of features in such a precision."""
+    return torch.finfo(z.dtype).tiny ** 0.5
 
 
 def _with_small_logits(W: torch.Tensor, real: LabelledFeatures) -> torch.Tensor:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import PIL
@@ -58,7 +59,6 @@ class FeatureCache:
         root = Path(cache_dir) if cache_dir else assets_folder("features")
         self.dim, self.dtype, self.shard_rows = backbone.dim, backbone.dtype, shard_rows
         self._set_layers(backbone if with_layers else None)
-        self.backbone = backbone.name
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self.folder)
@@ -88,17 +88,7 @@ class FeatureCache:
             return torch.from_file(file.name, shared=True, size=total * width, dtype=self.dtype).view(total, width)
 
     def write(self, start: int, z: torch.Tensor) -> None:
-        """Keep the shard that begins at row `start`.
-
-        Raises:
-            FloatingPointError: If a feature is not a finite number.
-        """
-        if not z.isfinite().all():
-            row = start + int((~z.isfinite().all(dim=1)).nonzero()[0])
-            raise FloatingPointError(
-                f"The features of image {row} through {self.backbone} are not finite in {self.dtype}: use float32 "
-                "weights, or another model."
-            )
+        """Keep the shard that begins at row `start`, of features that are numbers; see [`check_finite`]."""
         for path, part in zip(self._paths(start), z.split(self.widths, dim=1), strict=True):
             part = part.contiguous()
             write_tensors(path, {"z": part}, {"sha256": _checksum(part)})
@@ -151,6 +141,29 @@ class FeatureCache:
         name = f"{start // self.shard_rows:05d}.safetensors"
         layers = "-".join(map(str, self.layers))
         return [self.folder / f"shard-{name}", *([self.folder / f"layers-{layers}-{name}"] if layers else [])]
+
+
+def check_finite(z: torch.Tensor, rows: Sequence[int] | torch.Tensor, backbone: FrozenBackbone) -> None:
+    """Refuse features that are no numbers, before anything is made of them.
+
+    Args:
+        z (`torch.Tensor`): Shape (N, D).
+        rows (`Sequence[int]`): Length N, the rows of their images in the dataset.
+        backbone ([`FrozenBackbone`]): Where they are from.
+
+    Raises:
+        FloatingPointError: If one is not finite; the message names the image.
+    """
+    is_finite = z.isfinite().all(dim=1)
+    if is_finite.all():
+        return
+    first, count = int(rows[int((~is_finite).nonzero()[0])]), int((~is_finite).sum())
+    others = f" (and of {count - 1} of the next {len(z) - 1})" if count > 1 else ""
+    advice = "another model" if backbone.dtype == torch.float32 else "float32 weights (bf16=False), or another model"
+    raise FloatingPointError(
+        f"The features of the image in row {first}{others} through {backbone.name} are not finite in "
+        f"{backbone.dtype}: look at that image, or use {advice}."
+    )
 
 
 def assets_folder(kind: str) -> Path:
