@@ -7,8 +7,10 @@ import sys
 import traceback
 from pathlib import Path
 
+import pyarrow.parquet  # noqa: F401  (what a run loads late)
 import safetensors.torch
 import torch
+import transformers.integrations  # noqa: F401
 from conftest import SIDE, make_dataset, make_vit
 
 import hf_lgm.features.cache
@@ -25,6 +27,9 @@ _PATHS = [
 os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, _PATHS)))
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["reliability_run"])
+
+BACKBONE = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0), name="tiny")
+DATASET = make_dataset(per_class=3)
 
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "tests.save_file"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -52,9 +57,9 @@ class Operations:
         sys.addaudithook(self.note)
 
     def note(self, event, args):
-        if self.is_busy or (event != "open" and event not in _CHANGES):
+        if self.is_busy or (event != "open" and event not in _CHANGES) or isinstance(args[0], int):  # a handle
             return
-        path = os.fsdecode(args[0]) if isinstance(args[0], (str, bytes, os.PathLike)) else ""
+        path = os.fsdecode(args[0])
         writes = event == "tests.save_file" or (event == "open" and bool(args[2] & _WRITES))
         is_below = path.startswith(self.root) or not os.path.isabs(path)  # of `rmtree`, relative to a folder's handle
         if not is_below or (event == "open" and not writes):
@@ -74,8 +79,7 @@ def distil(root, max_steps=3, resume="auto", callbacks=(), **settings):
     hf_lgm.features.cache.cached_assets_path = lambda *parts: Path(root, "cache", *parts[1:])
     settings = {"save_steps": 1, "save_total_limit": 1, "layers": 0, "view_sizes": [], "init": "noise", **settings}
     args = LGMConfig(str(Path(root, "out")), max_steps=max_steps, views_per_step=1, disable_tqdm=True, **settings)
-    backbone = FrozenBackbone(make_vit(), Preprocessing(SIDE, resize_ratio=1.0), name="tiny")
-    distiller = LGMDistiller(backbone, args, make_dataset(per_class=3), callbacks=list(callbacks))
+    distiller = LGMDistiller(BACKBONE, args, DATASET, callbacks=list(callbacks))
     distiller.train(resume)
     distiller.save_model()
     return distiller
