@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import make_dataset
@@ -21,7 +22,7 @@ def lock_of(process, folder, since="2026-01-02 03:04:05"):
 
 def process_of(pid):
     """Another process of this machine."""
-    fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return Process(Process.this().host, pid, fields[19], Process.this().space)
 
 

@@ -105,15 +105,15 @@ def _child(root, report, environment, kill_at, torn, run, settings):
     Path(f"{report}.operations").write_text(f"{operations.count} {' '.join(map(str, operations.written))}")
 
 
-def start(root, rank=0, world=1, port=0, kill_at=None, torn=False, run=distil, **settings):
-    """Begin a run; `said` is a file with what it prints."""
+def start(root, rank=0, world=1, port=0, kill_at=None, torn=False, run=distil, report=None, **settings):
+    """Begin a run; what it says goes to the file `report`, and is asked for by `said`."""
     environment = {"ACCELERATE_USE_CPU": "true"}
     if world > 1:
         environment |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = {name: str(value) for name, value in environment.items()}
     Path(root).mkdir(parents=True, exist_ok=True)
-    report = f"{root}.said-{rank}"
+    report = str(report or f"{root}.said-{rank}")
     process = CONTEXT.Process(target=_child, args=(root, report, environment, kill_at, torn, run, settings))
     process.start()
     process.said = lambda: Path(report).read_text()

@@ -72,7 +72,7 @@ def test_a_full_disk(disk, result, count):
     for number in range(count):
         root = disk / f"{number}"
         step, left = random.randint(1, 5), random.choice([0, 4096, random.randint(0, 150_000)])
-        process = start(root, run=filled, step=step, left=left, max_steps=6)
+        process = start(root, report=disk.parent / "said", run=filled, step=step, left=left, max_steps=6)
         if finish(process) != 0:
             sentence = sentence_of(process)
             assert "No space left" in sentence or "MB of room" in sentence, sentence
@@ -81,7 +81,7 @@ def test_a_full_disk(disk, result, count):
             said["enough room"] += 1
         assert all(damage_of(folder) is None for folder in all_checkpoints(root / "out"))
         (root / "filler").unlink(missing_ok=True)
-        assert finish(start(root, max_steps=6)) == 0
+        assert finish(start(root, report=disk.parent / "said", max_steps=6)) == 0
         assert result_of(root) == result and leftovers(root) == [], f"after step {step}, {left} bytes left"
         shutil.rmtree(root)
     print(f"{count} full disks: {dict(said)}; none lost")
@@ -94,13 +94,13 @@ def read_only(root, step, disk, **settings):
 
 
 def test_a_disk_that_becomes_read_only(disk, result):
-    process = start(disk / "run", run=read_only, step=3, disk=disk, max_steps=6)
+    process = start(disk / "run", report=disk.parent / "said", run=read_only, step=3, disk=disk, max_steps=6)
     code = finish(process)
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     if code == 0:
         pytest.skip("a disk that is in use can't be made read-only here")
     assert "Read-only file system" in sentence_of(process)
-    assert finish(start(disk / "run", max_steps=6)) == 0
+    assert finish(start(disk / "run", report=disk.parent / "said", max_steps=6)) == 0
     assert result_of(disk / "run") == result and leftovers(disk / "run") == []
 
 
