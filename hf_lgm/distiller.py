@@ -18,7 +18,6 @@ from .backbones.backbone import FrozenBackbone, check_names_differ
 from .config import LGMConfig
 from .data.labelled_images import LabelledImages
 from .distillation.callbacks import callback_handler
-from .distillation.checkpoint import CheckpointSignals, LossWatch
 from .distillation.encoding import ChunkedEncoding, chunk_size_that_fits, encode_views
 from .distillation.initialization import Start
 from .distillation.objectives import LabelledFeatures, ObjectiveFunction, gradient_over_spaces, uniform_weights
@@ -26,8 +25,10 @@ from .distillation.output_folder import check_is_ours, check_room
 from .distillation.own_objective import check_objective, objective_name
 from .distillation.real_features import drawn_backbones, real_features
 from .distillation.real_images import StayingImages
+from .distillation.signals import CheckpointSignals
 from .distillation.view_sizes import ViewSizes
-from .distributed import check_processes, gather_rows, to_device
+from .distillation.watch import LossWatch
+from .distributed import check_processes, gather_rows, saying_who_is_missing, to_device
 from .features.extraction import FeatureExtractor
 from .features.streaming import StreamEncoder
 from .publishing.distilled_set import DistilledSet
@@ -136,7 +137,8 @@ class LGMDistiller(DistillationTrainer):
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainOutput:
         """Optimise the images; the output's `training_loss` is the last that was logged.
 
-        SIGTERM writes a checkpoint and ends the process, SIGUSR1 writes one and goes on. With `push_to_hub` the
+        SIGTERM writes a checkpoint and ends the process, SIGINT (Ctrl-C) writes one and raises `KeyboardInterrupt`, a
+        second one at once; SIGUSR1 writes one and goes on. With `push_to_hub` the
         repository is created at the start, where what is in the way costs nothing yet, and the images go there at
         the end.
 
@@ -150,11 +152,19 @@ class LGMDistiller(DistillationTrainer):
                 for the newest one in `output_dir`, if there is one.
 
         Raises:
-            ValueError: If the checkpoint was made with other settings or data, or has done more than `max_steps`.
-            FileExistsError: If `output_dir` holds what is not of a run of ours.
+            ValueError: If the checkpoint was made with other settings or data, has done more than `max_steps`, or is
+                damaged.
+            FileExistsError: If `output_dir` holds what is not of a run of ours, or another run holds it.
+            OSError: If the disk does not take a checkpoint; those that are there stay.
+            ConnectionError: If another process of the run has ended.
             FloatingPointError: If the loss stops being a number; the last good checkpoint stays.
             HubError: If the images can't be published; they are in `output_dir` by then, or nothing was begun.
         """
+        with self.holding_output_dir(), saying_who_is_missing():
+            return self._train(resume_from_checkpoint)
+
+    def _train(self, resume_from_checkpoint: str | Path | bool | None) -> TrainOutput:
+        """The run, in a folder that no other is in."""
         check_is_ours(self.args.output_dir)
         check_room(self.args.output_dir, self.learned.bytes_of_checkpoint * (self.args.kept_checkpoints + 1))
         if self.args.push_to_hub and self.args.hub_dataset_id:
@@ -167,7 +177,7 @@ class LGMDistiller(DistillationTrainer):
             sizes = self.backbones, self.view_sizes
             self.chunk_size = chunk_size_that_fits(*sizes, self.args, self.images.size, owned)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
-        with CheckpointSignals(self.accelerator) as signals:
+        with CheckpointSignals(self.accelerator) as signals, saying_who_is_missing():
             for step in range(self.state.global_step, self.args.max_steps):
                 self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
                 self.learned.grow_if_due(step)
@@ -205,7 +215,7 @@ class LGMDistiller(DistillationTrainer):
         losses = [self._match(*each, pixels, step) for each in zip(self._drawn(step), real, strict=True)]
         images.backward(pixels.grad)
         loss = torch.stack(losses).mean()
-        self.watch.note(loss, step)
+        self.watch.note(loss, step, pixels.grad)
         return loss
 
     def _match(self, number: int, real: Sequence[LabelledFeatures], pixels: torch.Tensor, step: int) -> torch.Tensor:

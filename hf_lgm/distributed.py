@@ -1,9 +1,15 @@
 """Who owns which rows, how rows of unequal number come together, and how numbers reach a device."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+Answer = TypeVar("Answer")
 
 _SEVERAL = "ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 -m hf_lgm.cli.distill"
 
@@ -61,6 +67,48 @@ def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> tor
     padded[: len(rows)] = rows
     parts = accelerator.gather(padded).split(longest)
     return torch.cat([part[: len(owned_range(total, rank, world))] for rank, part in enumerate(parts)])
+
+
+def answer_of_first(accelerator: Accelerator, ask: Callable[[], Answer]) -> Answer:
+    """What the first process finds, on every process; what it raises, every process raises.
+
+    Args:
+        accelerator (`accelerate.Accelerator`): Connects the processes, all of which must ask.
+        ask (`Callable`): Is called by the first one.
+
+    Raises:
+        OSError: As `ask` does.
+        ValueError: Likewise.
+    """
+    answer: list[Answer | None] = [None]
+    error: list[Exception | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [ask()]
+        except (OSError, ValueError) as found:
+            error = [found]
+    [told, answered] = broadcast_object_list([error[0], answer[0]])
+    if told is not None:
+        raise told
+    return answered
+
+
+@contextmanager
+def saying_who_is_missing() -> Iterator[None]:
+    """Say in a sentence that another process has ended, where PyTorch says which connection was closed.
+
+    Raises:
+        ConnectionError: If one has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise ConnectionError(
+            "Another process of this run has ended, and this one can't go on alone. Look at what that one said, then "
+            "start all of them again with resume_from_checkpoint='auto'."
+        ) from error
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -21,7 +21,12 @@ _PLACES = {
     "baselines": ["settings", "evaluation.baselines", "features.coresets"],
     "callbacks": ["distillation.callbacks"],
     "card": ["publishing.card"],
-    "checkpoint": ["distillation.checkpoint"],
+    "checkpoint": [
+        "distillation.checkpoint",
+        "distillation.checkpoint_folders",
+        "distillation.signals",
+        "distillation.watch",
+    ],
     "chunking": ["distillation.encoding"],
     "classifiers": ["evaluation.classifiers", "features.coresets"],
     "columns": ["data.columns", "settings"],

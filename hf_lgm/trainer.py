@@ -1,6 +1,8 @@
 """What makes the distiller a Trainer: callbacks, logs and checkpoints, evaluation, and what is saved and published."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,17 @@ from transformers.trainer_callback import CallbackHandler
 from .backbones.backbone import FrozenBackbone
 from .config import LGMConfig
 from .data.labelled_images import LabelledImages
-from .distillation.checkpoint import (
-    Checkpoint,
-    CheckpointSignals,
-    LossWatch,
-    checkpoint_to_resume,
-    remove_later_checkpoints,
-    remove_old_checkpoints,
-)
+from .distillation.checkpoint import Checkpoint
+from .distillation.checkpoint_folders import checkpoint_to_resume, remove_later_checkpoints, remove_old_checkpoints
 from .distillation.initialization import Start
 from .distillation.learned import Learned
-from .distillation.output_folder import remove_earlier_run
+from .distillation.output_folder import remove_earlier_run, remove_leftovers
 from .distillation.real_images import StayingImages
+from .distillation.run_lock import RunLock
+from .distillation.signals import CheckpointSignals
 from .distillation.synthetic import SyntheticImages
+from .distillation.watch import LossWatch
+from .distributed import answer_of_first
 from .evaluation.evaluator import Evaluator
 from .features.extraction import FeatureExtractor
 from .hub import HubError
@@ -90,6 +90,21 @@ class DistillationTrainer:
         """
         self.callback_handler.remove_callback(callback)
 
+    @contextmanager
+    def holding_output_dir(self) -> Iterator[None]:
+        """Keep other runs out of `output_dir` while a block runs; every process must enter it.
+
+        Raises:
+            FileExistsError: If another run holds it; the message says which process, where, and since when.
+        """
+        lock = RunLock(self.args.output_dir)
+        answer_of_first(self.accelerator, lock.acquire)
+        try:
+            yield
+        finally:
+            if self.accelerator.is_main_process:
+                lock.release()
+
     def check_checkpoint(self) -> None:
         """Look whether the run can go on from the checkpoint that is named, before anything is done.
 
@@ -104,11 +119,10 @@ class DistillationTrainer:
         """Remove what an earlier run has left in `output_dir`; every process must call it.
 
         Raises:
-            FileExistsError: If it is not of a run of ours.
+            FileExistsError: If it is not of a run of ours, or another run holds it.
         """
-        if self.accelerator.is_main_process:
-            remove_earlier_run(self.args.output_dir)
-        self.accelerator.wait_for_everyone()
+        with self.holding_output_dir():
+            answer_of_first(self.accelerator, lambda: remove_earlier_run(self.args.output_dir))
 
     def evaluate(self, protocol: ProbeProtocol | None = None) -> dict[str, float]:
         """Accuracy, in percent, of probes trained on the 8-bit images as they are now.
@@ -157,9 +171,13 @@ class DistillationTrainer:
         folder = Path(output_dir or self.args.output_dir)
         self.results = self.results if results is None else results
         distilled = self.distilled_set()
-        if self.accelerator.is_main_process:
-            distilled.save_pretrained(folder)
-        self.accelerator.wait_for_everyone()
+        lock = RunLock(folder)
+
+        def save() -> None:
+            with lock:
+                distilled.save_pretrained(folder)
+
+        answer_of_first(self.accelerator, save)
         return folder
 
     def push_to_hub(self, repo_id: str | None = None, **kwargs: Any) -> str:
@@ -222,6 +240,8 @@ class DistillationTrainer:
     def _begin(self, resume_from_checkpoint: str | Path | bool | None) -> None:
         """Begin at step 0, or where a checkpoint stopped."""
         args, main = self.args, self.accelerator.is_main_process
+        if main:
+            remove_leftovers(args.output_dir)
         checkpoint = self._to_go_on_from(resume_from_checkpoint)
         self.learned = self.start.new(self.accelerator)
         self.callback_handler.model = self.images
@@ -233,6 +253,7 @@ class DistillationTrainer:
             self.chunk_size = args.chunk_size or checkpoint.chunk_size
             if main:
                 remove_later_checkpoints(args.output_dir, self.state.global_step)
+                remove_old_checkpoints(args.output_dir, args.save_total_limit)
             self._note_length(checkpoint.identity["max_steps"])
         else:
             self.state, self.seconds, self.chunk_size = TrainerState(), 0.0, args.chunk_size
@@ -260,11 +281,11 @@ class DistillationTrainer:
         if is_longer and resume_from_checkpoint in (None, True, "auto"):
             checkpoint, place = self._checkpoint(), "where the run had ended"
         else:
-            folder = checkpoint_to_resume(args.output_dir, resume_from_checkpoint or args.resume_from_checkpoint)
-            [folder] = broadcast_object_list([folder])  # the first process decides, should the others see other files
+            wanted = resume_from_checkpoint or args.resume_from_checkpoint
+            folder = answer_of_first(self.accelerator, lambda: checkpoint_to_resume(args.output_dir, wanted))
             if folder is None:
                 return None
-            checkpoint, place = Checkpoint.load(folder), str(folder)
+            checkpoint, place = Checkpoint.load(folder, is_whole=True), str(folder)
         checkpoint.check_identity(self.start.identity())
         logger.info("Going on at step %d from %s", checkpoint.state.global_step, place)
         return checkpoint
@@ -290,8 +311,7 @@ class DistillationTrainer:
         if self.control.should_evaluate:
             self.evaluate()
         if signum := signals.agreed():
-            logger.warning("Signal %d: saved %s", signum, self._save_checkpoint())
-            signals.obey(signum)
+            signals.obey(signum, self._save_checkpoint())
         elif self.control.should_save:
             self._save_checkpoint()
 
@@ -303,12 +323,15 @@ class DistillationTrainer:
         """Write what all processes own; every process must call it."""
         checkpoint = self._checkpoint()
         checkpoint.check_finite()
-        if self.accelerator.is_main_process:
-            checkpoint.save(self.args.output_dir)
-            remove_old_checkpoints(self.args.output_dir, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
+        answer_of_first(self.accelerator, lambda: self._write_checkpoint(checkpoint))
         self.control = self.callback_handler.on_save(self.args, self.state, self.control)
         return checkpoint.folder(self.args.output_dir)
+
+    def _write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """On the first process, which holds the folder."""
+        RunLock(self.args.output_dir).check_held()
+        checkpoint.save(self.args.output_dir)
+        remove_old_checkpoints(self.args.output_dir, self.args.save_total_limit)
 
     def _log(self, logs: dict[str, float]) -> None:
         self.state.log_history.append({**logs, "step": self.state.global_step})

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from hf_lgm import DistilledSet, FrozenBackbone, LGMConfig, LGMDistiller, Preprocessing, ProbeProtocol
-from hf_lgm.distillation.checkpoint import Checkpoint, all_checkpoints
+from hf_lgm.distillation.checkpoint import Checkpoint
+from hf_lgm.distillation.checkpoint_folders import all_checkpoints
 
 
 @pytest.fixture
@@ -217,12 +218,18 @@ def test_other_settings_do_not_go_on(make, change, message):
         make(max_steps=4, **change).train(resume_from_checkpoint="auto")
 
 
+def write_as_before(checkpoint, *settings):
+    """Make a checkpoint what an earlier version wrote: without these settings, and without checksums."""
+    (checkpoint / "checksums.json").unlink()
+    run = json.loads((checkpoint / "run.json").read_text())
+    del run["has_checksums"]
+    run["identity"] = {name: value for name, value in run["identity"].items() if name not in settings}
+    (checkpoint / "run.json").write_text(json.dumps(run))
+
+
 def test_a_checkpoint_from_before_there_was_a_setting_goes_on_at_its_default(make, tmp_path):
     make(max_steps=4).train()
-    run = tmp_path / "out" / "checkpoint-4" / "run.json"
-    saved = json.loads(run.read_text())
-    del saved["identity"]["bounded_crops"]
-    run.write_text(json.dumps(saved))
+    write_as_before(tmp_path / "out" / "checkpoint-4", "bounded_crops")
     make(max_steps=4).train(resume_from_checkpoint="auto")
     with pytest.raises(ValueError, match="bounded_crops=True there, False now"):
         make(max_steps=4, bounded_crops=False).train(resume_from_checkpoint="auto")
@@ -231,11 +238,7 @@ def test_a_checkpoint_from_before_there_was_a_setting_goes_on_at_its_default(mak
 def test_a_checkpoint_from_before_layers_goes_on_without_them(make, tmp_path):
     before = {"layers": 0, "view_sizes": [], "init_weight": 0.0, "lr_scheduler_type": "constant", "channels": 3}
     make(max_steps=4, **before).train()
-    run = tmp_path / "out" / "checkpoint-4" / "run.json"
-    saved = json.loads(run.read_text())
-    for name in before:
-        del saved["identity"][name]
-    run.write_text(json.dumps(saved))
+    write_as_before(tmp_path / "out" / "checkpoint-4", *before)
     make(max_steps=4, **before).train(resume_from_checkpoint="auto")
     with pytest.raises(ValueError, match="init_weight=0.0 there, 0.5 now; layers=0 there, 3 now"):
         make(max_steps=4).train(resume_from_checkpoint="auto")

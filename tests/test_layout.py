@@ -14,7 +14,19 @@ from hf_lgm import former
 
 # Each room may import from those on earlier floors, and from rooms on its own floor that stand before it.
 FLOORS = [
-    ["values", "settings", "trackers", "randomness", "schedule", "progress", "distributed", "hub", "demo"],
+    [
+        "values",
+        "processes",
+        "whole_files",
+        "settings",
+        "trackers",
+        "randomness",
+        "schedule",
+        "progress",
+        "distributed",
+        "hub",
+        "demo",
+    ],
     ["arguments", "config", "data", "backbones"],
     ["features", "publishing"],
     ["distillation"],

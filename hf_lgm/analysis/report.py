@@ -146,8 +146,8 @@ def _of_groups(each: BackboneAnalysis) -> str:
     shown = f" Real images that are shown, by their row in the training split: {'; '.join(rows)}." if rows else ""
     return (
         f"The set is weakest on {escaped(short_label(worst.class_name, 40))} in "
-        f"{escaped(short_label(worst.group, 40))}: {worst.of_set:.1f} against {worst.of_full:.1f} % by the probe on all "
-        f"real images.{shown}"
+        f"{escaped(short_label(worst.group, 40))}: {worst.of_set:.1f} against {worst.of_full:.1f} % by the probe on "
+        f"all real images.{shown}"
     )
 
 

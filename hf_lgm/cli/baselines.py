@@ -65,6 +65,7 @@ def main() -> None:
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
     from ..distillation.output_folder import remove_earlier_run
+    from ..distillation.run_lock import RunLock
     from ..evaluation.baselines import select_baseline
     from ..publishing.distilled_set import DistilledSet
     from ..publishing.provenance import describe_images
@@ -91,8 +92,9 @@ def main() -> None:
     given = {"seed": args.seed, "neighbors_of": near, "config": config, "extractor": extractor}
     chosen = select_baseline(kind, backbones[0], train_images, per_class, **given)
     if extractor.accelerator.is_main_process:
-        remove_earlier_run(folder)
-        chosen.save_pretrained(folder)
+        with RunLock(folder):
+            remove_earlier_run(folder)
+            chosen.save_pretrained(folder)
         models_and_data = f"--model {models[0]}" + (f" --dataset {data_args.dataset}" if data_args.dataset else "")
         print(f"Look at: {folder}/preview.png")
         print(f"Next:    hf-lgm evaluate --sets {folder} {models_and_data}")

@@ -9,6 +9,7 @@ accelerate launch --num_processes 4 -m hf_lgm.cli.distill …      # on four GPU
 import dataclasses
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,21 +105,19 @@ def main() -> None:
     command = published_command("hf-lgm distill", sys.argv[1:])
     known = {"source": source, "command": command}
     distillers = _ready(runs, args, through, backbones[: len(models)], train_images, eval_images, known)
-    for distiller in distillers.values():  # nothing is removed before all that can be checked has been
-        if run_args.overwrite:
-            distiller.remove_earlier_run()
-        keep_log(distiller.args.output_dir)
-        distiller.train()
-        distiller.save_model()
     distiller = distillers["distilled"]
-    comparison = _compare(distillers, backbones, train_images, eval_images, args)
-    if distiller.accelerator.is_main_process:
-        comparison.save_figure(Path(args.output_dir) / COMPARISON_FILE, comparison.backbones[:2])
-        _report(comparison, args, f"{len(eval_images):,} images", NEXT if dataset == DEMO_DATASET else AFTER_THAT)
-    if args.push_to_hub:  # every process takes part
-        address = distiller.push_to_hub(args.hub_dataset_id)
+    with ExitStack() as held:
+        for each in distillers.values():
+            held.enter_context(each.holding_output_dir())
+        _distil(distillers, run_args.overwrite)
+        comparison = _compare(distillers, backbones, train_images, eval_images, args)
         if distiller.accelerator.is_main_process:
-            print(f"Published: {address}")
+            comparison.save_figure(Path(args.output_dir) / COMPARISON_FILE, comparison.backbones[:2])
+            _report(comparison, args, f"{len(eval_images):,} images", NEXT if dataset == DEMO_DATASET else AFTER_THAT)
+        if args.push_to_hub:  # every process takes part
+            address = distiller.push_to_hub(args.hub_dataset_id)
+            if distiller.accelerator.is_main_process:
+                print(f"Published: {address}")
     distiller.accelerator.end_training()
 
 
@@ -218,6 +217,16 @@ def _ready(
     for distiller in distillers.values():
         distiller.check_checkpoint()
     return distillers
+
+
+def _distil(distillers: "dict[str, LGMDistiller]", overwrite: bool) -> None:
+    """All runs; nothing is removed before all that can be checked has been."""
+    for distiller in distillers.values():
+        if overwrite:
+            distiller.remove_earlier_run()
+        keep_log(distiller.args.output_dir)
+        distiller.train()
+        distiller.save_model()
 
 
 def _compare(

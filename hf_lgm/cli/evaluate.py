@@ -83,6 +83,7 @@ def main() -> None:
     prepare_torch()  # up to here nothing heavy is loaded, so that mistakes are answered at once
 
     from ..distillation.output_folder import TABLE_FILES, check_is_ours
+    from ..distillation.run_lock import RunLock
     from ..evaluation.comparison import compare
     from ..evaluation.references import REFERENCES
     from ..publishing.files import DATA_FILE
@@ -95,6 +96,7 @@ def main() -> None:
     if (folder / DATA_FILE).exists():
         raise ValueError(f"{folder} is a set, whose results a table would replace: give another --output_dir.")
     check_is_ours(folder, TABLE_FILES)
+    RunLock(folder).check_free()
     backbones, failures = inputs.load_each(model_args, model_args.model or DEMO_MODELS)
     extractor = inputs.feature_extractor(args)
     most = max(images.images_per_class for images in sets.values())
@@ -116,7 +118,8 @@ def main() -> None:
     if extractor.accelerator.is_main_process:
         probes = f"{evaluate_args.eval_seeds} probes each ({protocol.description})"
         heading = f"{len(eval_images):,} images of {name}, in percent, {probes}"
-        _write(comparison, folder, heading)
+        with RunLock(folder):
+            _write(comparison, folder, heading)
         _report(comparison, folder, heading)
     if comparison.failures:
         sys.exit(f"\nerror: {len(comparison.failures)} of the backbones failed: {', '.join(comparison.failures)}")

@@ -123,15 +123,18 @@ def check_output_dir(
 
     Raises:
         ValueError: If there is a run, or it is to go on and was given up; or the folder is one that is read.
-        FileExistsError: If there is something else.
+        FileExistsError: If there is something else, or another process works there.
     """
     from ..distillation.output_folder import check_is_ours, earlier_run
+    from ..distillation.run_lock import RunLock
 
     if source := next(
         (name for name in read if Path(name).expanduser().resolve() == Path(output_dir).resolve()), None
     ):
         raise ValueError(f"--output_dir: '{source}' is what is read here: give another folder.")
     check_is_ours(output_dir)
+    if terminal.is_first():  # the others come later, when it may hold the folder
+        RunLock(output_dir).check_free()
     is_own = resume is not None and (resume == "auto" or Path(resume).resolve().parent == Path(output_dir).resolve())
     if overwrite and is_own:
         raise ValueError("--overwrite gives up the run that --resume_from_checkpoint goes on with: give one of them.")
@@ -155,11 +158,18 @@ def published_command(launch: str, flags: Sequence[str]) -> str:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; what a user can mend is one sentence on standard error, and exit status 1."""
+    """Run a command's `main`; what a user can mend is one sentence on standard error, and exit status 1.
+
+    After Ctrl-C it is 130, as of any command.
+    """
     try:
         with terminal.speaking():
             main()
-    except Exception as error:
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped: {stop or 'nothing more was saved.'}", file=sys.stderr)
+        sys.exit(130)
+    except Exception as found:
+        error = _named(found)
         if os.environ.get("HF_LGM_TRACEBACK") or not _is_mendable(error):
             raise
         advice = ""
@@ -188,6 +198,19 @@ def prepare_torch() -> None:
         torch.set_num_threads(
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         )
+
+
+def _named(error: Exception) -> Exception:
+    """The same error, or a sentence in place of what PyTorch says when another process has ended."""
+    if not isinstance(error, RuntimeError):
+        return error
+    from ..distributed import saying_who_is_missing
+
+    try:
+        with saying_who_is_missing():
+            raise error
+    except Exception as named:
+        return named
 
 
 class _Parser(HfArgumentParser):

@@ -44,7 +44,7 @@ class _Terminal(logging.Handler):
 @contextmanager
 def speaking() -> Iterator[None]:
     """Print what this process has to say, as long as it lasts: of several only the first speaks, but for errors."""
-    terminal = _Terminal(logging.DEBUG if _is_first() else logging.ERROR)
+    terminal = _Terminal(logging.DEBUG if is_first() else logging.ERROR)
     terminal.addFilter(_shown)
     root, ours = logging.getLogger(), logging.getLogger("hf_lgm")
     ours.setLevel(logging.DEBUG)  # all of it goes to the log
@@ -88,7 +88,7 @@ def quieten_libraries() -> None:
 
 def keep_log(folder: str | Path) -> None:
     """Write all records of a command, those that wait too, to the end of a run's own log."""
-    if not _is_first() or _log not in logging.getLogger().handlers:
+    if not is_first() or _log not in logging.getLogger().handlers:
         return
     path = Path(folder) / LOG_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,5 +111,6 @@ def _close_log() -> None:
     _log.capacity = _WAITING
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
+    """Whether this is the first of the processes that were started together."""
     return os.environ.get("RANK", "0") == "0"

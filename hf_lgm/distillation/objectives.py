@@ -78,6 +78,7 @@ class LabelledFeatures:
         within = second - total.T @ (total / share[:, None])
         floor = 1e-4 * second.diagonal().mean()  # of one image per class rounding leaves noise alone
         variance = within.diagonal().mean().clamp(min=floor)
+        variance = variance.clamp(min=torch.finfo(second.dtype).tiny ** 0.5)  # of features that are all zero
         return torch.linalg.inv(within + SHRINKAGE * variance * torch.eye(dim).to(within))
 
     @property
@@ -193,6 +194,7 @@ def ridge_probe(features: LabelledFeatures) -> tuple[torch.Tensor, torch.Tensor]
     z_mean, y_mean = (weight * z).sum(dim=0), (weight * y).sum(dim=0)
     A, B = weight.sqrt() * (z - z_mean), weight.sqrt() * (y - y_mean)
     ridge = RIDGE * A.square().sum() / y.shape[1]
+    ridge = torch.maximum(ridge, _rounding(z.detach()))  # of constant features, whose W is zero then
     if len(A) < A.shape[1]:
         W = torch.linalg.solve(A @ A.T + ridge * torch.eye(len(A)).to(A), B).T @ A
     else:
@@ -271,6 +273,12 @@ def feature_gradient(
 _OBJECTIVES = {"lgm": linear_gradient_matching, "ridge": ridge_and_natural_gradient, "layer": layer_matching}
 
 
+def _rounding(z: torch.Tensor) -> torch.Tensor:
+    """What may be seen as variance of constant features (N, D) by rounding alone; above zero."""
+    precision = torch.finfo(z.dtype)
+    return (8 * precision.eps) ** 2 * z.square().sum(dim=1).mean() + precision.tiny**0.5
+
+
 def _with_small_logits(W: torch.Tensor, real: LabelledFeatures) -> torch.Tensor:
     """A random probe at the scale at which real features get logits of a small size."""
     size = W.square().mean().sqrt() * real.norm.to(W)
@@ -301,11 +309,13 @@ def _best_scale(features: LabelledFeatures, W: torch.Tensor, b: torch.Tensor) ->
     logits = _logits(features.z, W, b)
     weight = features.weight / features.weight.sum()
     wanted = (weight * (features.targets(len(W)) * logits).sum(dim=1)).sum()
-    scale = 1 / logits.std().clamp(min=torch.finfo(logits.dtype).tiny)
+    spread, precision = logits.std(), torch.finfo(logits.dtype)
+    is_flat = spread <= 8 * precision.eps * logits.abs().max()  # no factor is better than another
+    scale = 1 / spread.clamp(min=precision.tiny)
     for _ in range(_NEWTON_STEPS):
         p = (scale * logits).softmax(dim=1)
         mean, square = (p * logits).sum(dim=1), (p * logits.square()).sum(dim=1)
         slope, curvature = (weight * mean).sum() - wanted, (weight * (square - mean.square())).sum()
-        step = scale - slope / curvature.clamp(min=torch.finfo(logits.dtype).tiny)
+        step = scale - slope / curvature.clamp(min=precision.tiny)
         scale = step.clamp(scale / 3, scale * 3)
-    return scale
+    return torch.where(is_flat, 1.0, scale)

@@ -30,7 +30,9 @@ from ..publishing.files import (
     VIDEO_FILE,
 )
 from ..publishing.timelapse import is_ours as is_our_timelapse
-from .checkpoint import all_checkpoints, is_ours, named_checkpoints, remove_checkpoint, remove_leftovers
+from ..whole_files import remove_abandoned
+from . import checkpoint_folders
+from .checkpoint_folders import all_checkpoints, is_ours, named_checkpoints, remove_checkpoint
 
 SET_FILES = (*PUBLISHED_FILES, COMPARISON_FILE, TIMELAPSE_FILE, VIDEO_FILE, LOG_FILE)
 TABLE_FILES = (TABLE_FILE, RESULTS_FILE, DETAILS_FILE, TRANSFER_FILE, TRANSFER_FIGURE, COMPARISON_FILE)
@@ -100,8 +102,17 @@ def remove_earlier_run(folder: str | Path) -> None:
         remove_checkpoint(path)
     remove_leftovers(folder)
     remove_frames(folder)
-    for name in (*(name for name in SET_FILES if name != CONFIG_FILE), CONFIG_FILE):  # which says that all is ours
+    others = [name for name in SET_FILES if name not in (DATA_FILE, CONFIG_FILE)]
+    for name in (DATA_FILE, *others, CONFIG_FILE):  # without the first it is no set; the last says that all is ours
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what killed runs have left half written or half removed, of this folder's holder."""
+    folder = Path(folder)
+    checkpoint_folders.remove_leftovers(folder)
+    for place in (folder, folder / DATA_FILE.partition("/")[0]):
+        remove_abandoned(place)
 
 
 def frame_folder(folder: str | Path | None) -> Path:

@@ -15,6 +15,7 @@ from ..data.augmentation import random_views
 from ..data.images import to_tensor
 from ..data.labelled_images import LabelledImages
 from ..distributed import gather_rows, owned_range
+from ..features.cache import check_finite
 from ..features.coresets import class_clusters
 from ..features.extraction import FeatureExtractor
 from ..randomness import seeded_generator
@@ -165,8 +166,14 @@ class OnlineFeatures:
             own = rows[mine.start : mine.stop].tolist()
             views = random_views(batch, own, 1, self.backbone.image_size, self.views, self.seed, step, "real views")
             z = gather_rows(accelerator, self.backbone.forward_with_layers(views), self.batch_size)
+            self._check(z, rows, step)
             y = self.images.labels[rows].to(z.device)
             yield [LabelledFeatures(space, y, uniform_weights(y)) for space in z.split(self.backbone.widths, dim=1)]
+
+    def _check(self, z: torch.Tensor, rows: torch.Tensor, step: int) -> None:
+        """Look at the features of a step, where the device need not be waited for; else `LossWatch` looks later."""
+        if z.device.type == "cpu":
+            check_finite(z, self.images.rows[rows], self.backbone)
 
 
 class _RandomCrops(Dataset):

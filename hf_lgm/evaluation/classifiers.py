@@ -28,6 +28,10 @@ LBFGS_STEPS = 200
 _BLOCK = 65_536  # rows at a time
 _MAX_SIMILARITIES = 2**26
 
+# What of a variance is rounding of features in float32, in units of their mean square: constant ones have no other.
+_ROUNDING = torch.finfo(torch.float32).eps ** 2
+_TINY = torch.finfo(torch.float32).tiny
+
 
 def nearest_class_mean(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> Logits:
     """The class whose mean real feature is nearest: what matching class means can reach at best."""
@@ -185,6 +189,7 @@ class _Moments:
     def solve(self, covariance: torch.Tensor, ridge: torch.Tensor) -> torch.Tensor:
         """The class means times the inverse of (covariance + ridge * identity), of shape (C, D)."""
         identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        ridge = ridge.clamp(min=_ROUNDING * (_mean_diagonal(self.total) + self.mean.square().mean()) + _TINY)
         return torch.linalg.solve(covariance + ridge * identity, self.class_means.T).T
 
 

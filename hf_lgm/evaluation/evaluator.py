@@ -23,6 +23,7 @@ from ..publishing.files import write_json
 from ..publishing.provenance import library_versions
 from ..publishing.results import ProbeResult
 from ..settings import ProbeProtocol, ViewSettings
+from ..whole_files import remove_abandoned
 from .baselines import select_baseline
 from .classifiers import Logits
 from .probe import ViewFeatures, probe_logits, train_probes
@@ -242,7 +243,8 @@ def cached_result(key: dict[str, Any], compute: Callable[[], ProbeResult], accel
     result = compute()
     if accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, result.to_dict())
+        remove_abandoned(path.parent)
+        write_json(path, {"sha256": _digest(result.to_dict()), **result.to_dict()})
     return result
 
 
@@ -259,7 +261,14 @@ def _read(path: Path) -> ProbeResult | None:
     if not path.is_file():
         return None
     try:
-        return ProbeResult(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.pop("sha256") != _digest(found):
+            raise ValueError("it is not as it was written")
+        return ProbeResult(**found)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         logger.warning("Computing the damaged result %s again (%s)", path, error)
         return None
+
+
+def _digest(result: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tempfile
-import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import PIL
@@ -14,9 +14,9 @@ import torch
 import transformers
 from huggingface_hub import cached_assets_path
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..backbones.backbone import FrozenBackbone
+from ..whole_files import remove_abandoned, replacing, save_tensors, temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,12 @@ class FeatureCache:
         root = Path(cache_dir) if cache_dir else assets_folder("features")
         self.dim, self.dtype, self.shard_rows = backbone.dim, backbone.dtype, shard_rows
         self._set_layers(backbone if with_layers else None)
-        self.backbone = backbone.name
         self.folder = root / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "key.json").write_text(json.dumps(key, indent=2))
+        remove_abandoned(self.folder)
+        if not (self.folder / "key.json").exists():
+            with replacing(self.folder / "key.json") as temporary:
+                temporary.write_text(json.dumps(key, indent=2))
 
     def with_layers_of(self, backbone: FrozenBackbone) -> "FeatureCache":
         """The same with the layers of the backbone."""
@@ -79,21 +81,14 @@ class FeatureCache:
         width = sum(self.widths)
         if total * width * self.dtype.itemsize < _IN_MEMORY:
             return torch.empty(total, width, dtype=self.dtype)
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".tmp") as file:  # its name goes, the mapping stays
+        name = temporary_name("features")
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=name) as file:  # its name goes, the mapping stays
+            if hasattr(os, "posix_fallocate"):  # a disk that is full says so now; later the process would be killed
+                os.posix_fallocate(file.fileno(), 0, total * width * self.dtype.itemsize)
             return torch.from_file(file.name, shared=True, size=total * width, dtype=self.dtype).view(total, width)
 
     def write(self, start: int, z: torch.Tensor) -> None:
-        """Keep the shard that begins at row `start`.
-
-        Raises:
-            FloatingPointError: If a feature is not a finite number.
-        """
-        if not z.isfinite().all():
-            row = start + int((~z.isfinite().all(dim=1)).nonzero()[0])
-            raise FloatingPointError(
-                f"The features of image {row} through {self.backbone} are not finite in {self.dtype}: use float32 "
-                "weights, or another model."
-            )
+        """Keep the shard that begins at row `start`, of features that are numbers; see [`check_finite`]."""
         for path, part in zip(self._paths(start), z.split(self.widths, dim=1), strict=True):
             part = part.contiguous()
             write_tensors(path, {"z": part}, {"sha256": _checksum(part)})
@@ -117,7 +112,7 @@ class FeatureCache:
         except (SafetensorError, OSError) as error:
             logger.warning("Computing the damaged feature shard %s again (%s)", path, error)
             return None
-        is_whole = total is None or len(z) == min(self.shard_rows, total - start)
+        is_whole = z.dtype == self.dtype and (total is None or len(z) == min(self.shard_rows, total - start))
         if not is_whole or z.shape[1:] != (width,) or metadata.get("sha256") != _checksum(z):
             logger.warning("Computing the feature shard %s again: it is not as it was written", path)
             return None
@@ -148,6 +143,29 @@ class FeatureCache:
         return [self.folder / f"shard-{name}", *([self.folder / f"layers-{layers}-{name}"] if layers else [])]
 
 
+def check_finite(z: torch.Tensor, rows: Sequence[int] | torch.Tensor, backbone: FrozenBackbone) -> None:
+    """Refuse features that are no numbers, before anything is made of them.
+
+    Args:
+        z (`torch.Tensor`): Shape (N, D).
+        rows (`Sequence[int]`): Length N, the rows of their images in the dataset.
+        backbone ([`FrozenBackbone`]): Where they are from.
+
+    Raises:
+        FloatingPointError: If one is not finite; the message names the image.
+    """
+    is_finite = z.isfinite().all(dim=1)
+    if is_finite.all():
+        return
+    first, count = int(rows[int((~is_finite).nonzero()[0])]), int((~is_finite).sum())
+    others = f" (and of {count - 1} of the next {len(z) - 1})" if count > 1 else ""
+    advice = "another model" if backbone.dtype == torch.float32 else "float32 weights (bf16=False), or another model"
+    raise FloatingPointError(
+        f"The features of the image in row {first}{others} through {backbone.name} are not finite in "
+        f"{backbone.dtype}: look at that image, or use {advice}."
+    )
+
+
 def assets_folder(kind: str) -> Path:
     """A folder of ours under the Hugging Face assets cache."""
     return cached_assets_path("hf_lgm", kind)
@@ -155,9 +173,8 @@ def assets_folder(kind: str) -> Path:
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write under another name first: a file that is there is whole."""
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_tensors(tensors, temporary, metadata)
 
 
 def _checksum(z: torch.Tensor) -> str:

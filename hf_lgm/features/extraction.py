@@ -1,5 +1,6 @@
 """Features of real images: computed once, and kept on disk."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from tqdm import tqdm
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
 from ..progress import progress
-from .cache import SHARD_ROWS, FeatureCache
+from .cache import SHARD_ROWS, FeatureCache, check_finite
 from .streaming import EncodedStream
+
+logger = logging.getLogger(__name__)
 
 
 class CentreCrops(Dataset):
@@ -35,6 +38,12 @@ class CentreCrops(Dataset):
 
     def __getitem__(self, row: int) -> torch.Tensor:
         return self.images.centre_crop(row, *self.geometry)
+
+
+def is_constant(z: torch.Tensor) -> bool:
+    """Whether all rows of features (N, D) are the same, but for rounding. Ends at the first block that differs."""
+    first, eps = z[0].double(), torch.finfo(z.dtype).eps
+    return all(((block.double() - first).abs() <= 8 * eps * first.abs().max()).all() for block in z.split(SHARD_ROWS))
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class FeatureExtractor:
     num_workers: int = 0
     cache_dir: str | Path | None = None
     shard_rows: int = SHARD_ROWS
+    said: set[str] = field(default_factory=set, init=False, repr=False, compare=False)  # backbones that were warned of
 
     @classmethod
     def given(cls, extractor: "FeatureExtractor | None", loading: dict[str, Any]) -> "FeatureExtractor":
@@ -83,7 +93,14 @@ class FeatureExtractor:
                 [`~FrozenBackbone.forward_with_layers`] does.
         """
         if isinstance(images.source, EncodedStream):
-            return images.source.features(backbone, images.rows, with_layers)
+            features = images.source.features(backbone, images.rows, with_layers)
+        else:
+            features = self._extracted(backbone, images, with_layers)
+        self._look_at(features[:, : backbone.dim], backbone)
+        return features
+
+    def _extracted(self, backbone: FrozenBackbone, images: LabelledImages, with_layers: bool) -> torch.Tensor:
+        """Those of images that can be read again."""
         backbone.to(self.accelerator.device)
         key = f"{images.fingerprint} {images.image_column}"
         cache = FeatureCache(backbone, key, self.cache_dir, self.shard_rows, with_layers)
@@ -95,6 +112,17 @@ class FeatureExtractor:
         others = sorted(set(starts) - set(mine))
         self._fill(features, others, cache, backbone, images)  # what other processes have computed
         return features
+
+    def _look_at(self, z: torch.Tensor, backbone: FrozenBackbone) -> None:
+        """Say once of a backbone that its features tell nothing."""
+        if len(z) < 2 or backbone.name in self.said or not is_constant(z):
+            return
+        self.said.add(backbone.name)
+        logger.warning(
+            "%s gives all %d images the same features%s: nothing can be learned through it. Are its weights trained, "
+            "and do image_mean and image_std fit it?",
+            backbone.name, len(z), "" if z[0].any() else ", all of them zero",
+        )  # fmt: skip
 
     @property
     def decoding_workers(self) -> int:
@@ -125,6 +153,7 @@ class FeatureExtractor:
         total = sum(map(len, missing))
         with progress(total=total, desc=f"features of {backbone.name}", unit="img", disable=not missing) as bar:
             for rows, z in zip(missing, self._encoded(missing, backbone, images, bar), strict=True):
+                check_finite(z, images.rows[rows], backbone)
                 features[rows[0] : rows[-1] + 1] = z[:, : features.shape[1]]
                 whole.write(int(rows[0]), z)
 

@@ -18,7 +18,7 @@ from ..data.images import centre_crop, to_tensor
 from ..progress import progress
 from ..randomness import seeded_generator
 from ..settings import ColumnOptions
-from .cache import FeatureCache
+from .cache import FeatureCache, check_finite
 from .stream_rows import StreamColumns, StreamRows
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class ShardEncoding:
         self.geometries = {backbone.preprocessing.geometry for backbone in backbones}
         self._missing: dict[int, list[int]] = {}  # for each shard the backbones it is to be encoded through
         self._pending: list[Crops] = []  # of the next batch
+        self._positions: list[int] = []  # likewise, in the stream
         self._features: list[list[torch.Tensor]] = [[] for _ in backbones]  # of this shard
 
     def backbones_for(self, index: int) -> list[int]:
@@ -65,10 +66,11 @@ class ShardEncoding:
             self._missing[shard] = [i for i, cache in enumerate(self.caches) if cache.read(shard * step) is None]
         return self._missing[shard]
 
-    def add(self, index: int, crops: Crops) -> None:
-        """The next row."""
+    def add(self, index: int, position: int, crops: Crops) -> None:
+        """The next row, from a position in the stream."""
         if self.backbones_for(index):
             self._pending.append(crops)
+            self._positions.append(position)
         if len(self._pending) == self.batch_size:
             self._encode(index)
         if (index + 1) % self.shard_rows == 0:
@@ -89,8 +91,10 @@ class ShardEncoding:
         for i in self.backbones_for(index):
             geometry = self.backbones[i].preprocessing.geometry
             batch = torch.stack([crops[geometry] for crops in self._pending])
-            self._features[i].append(self.backbones[i].encode(batch, with_layers=True).cpu())
-        self._pending = []
+            z = self.backbones[i].encode(batch, with_layers=True).cpu()
+            check_finite(z, self._positions, self.backbones[i])
+            self._features[i].append(z)
+        self._pending, self._positions = [], []
 
 
 class ImageSample:
@@ -237,7 +241,7 @@ class StreamPass:
             self.group_values.append(row[self.columns.group])
         if self.sample.has_room(index, label) and (data := self._encoded(position, image.stored)):
             self.sample.add(index, position, label, data)
-        self.encoding.add(index, image.crops)
+        self.encoding.add(index, position, image.crops)
 
     def _encoded(self, position: int, stored: dict[str, Any] | None) -> bytes | None:
         """An image to keep, which may not have been decoded."""

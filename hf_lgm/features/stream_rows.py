@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from ..data.columns import class_indices, find_image_column, find_label_column
 from ..settings import ColumnOptions
 from .cache import write_tensors
+
+logger = logging.getLogger(__name__)
 
 # What files in caches call an image that is kept, since 0.1.
 _KEPT = "picture"
@@ -96,7 +99,8 @@ class StreamRows:
         if self.groups is not None:
             tensors["groups"] = self.groups
         tensors |= {f"{_KEPT} {row}": _as_tensor(data) for row, data in self.images.items()}
-        names = {"class_names": self.class_names, "group_names": self.group_names}
+        names: dict[str, Any] = {"class_names": self.class_names, "group_names": self.group_names}
+        names["sha256"] = self._digest()
         write_tensors(path, tensors, {name: json.dumps(value) for name, value in names.items()})
 
     @classmethod
@@ -106,21 +110,21 @@ class StreamRows:
             with safe_open(path, "pt") as file:
                 names = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
-        except (SafetensorError, OSError):
+            images = {
+                int(name.split()[1]): value.numpy().tobytes()
+                for name, value in tensors.items()
+                if name.startswith(f"{_KEPT} ")
+            }
+            numbers = tensors["positions"], tensors["labels"]
+            rows = cls(*numbers, names["class_names"], tensors.get("groups"), names["group_names"], images)
+            if names["sha256"] == rows._digest():
+                return rows
+        except FileNotFoundError:
             return None
-        images = {
-            int(name.split()[1]): value.numpy().tobytes()
-            for name, value in tensors.items()
-            if name.startswith(f"{_KEPT} ")
-        }
-        return cls(
-            tensors["positions"],
-            tensors["labels"],
-            names["class_names"],
-            tensors.get("groups"),
-            names["group_names"],
-            images,
-        )
+        except (SafetensorError, OSError, ValueError, TypeError, LookupError):
+            pass
+        logger.warning("Reading the stream again: what is kept of it in %s is not as it was written", path)
+        return None
 
     def identity(self) -> str:
         """A digest of rows, labels and groups."""
@@ -128,6 +132,13 @@ class StreamRows:
         names = json.dumps([self.class_names, self.group_names]).encode()
         parts = [self.positions.numpy().tobytes(), self.labels.numpy().tobytes(), groups, names]
         return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def _digest(self) -> str:
+        """The same of the images too."""
+        digest = hashlib.sha256(self.identity().encode())
+        for row, data in sorted(self.images.items()):
+            digest.update(f"{row} {len(data)} ".encode() + data)
+        return digest.hexdigest()
 
 
 def _as_tensor(data: bytes) -> torch.Tensor:

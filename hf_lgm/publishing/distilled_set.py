@@ -20,6 +20,7 @@ from ..data.columns import check_same_classes
 from ..data.images import to_images, to_rgb, to_tensor
 from ..hub import existing_path_or_id, first_line
 from ..settings import ViewSettings
+from ..whole_files import replacing_together
 from . import display
 from .card import render_set_card
 from .figures import save_preview
@@ -193,30 +194,36 @@ class DistilledSet:
             ValueError: If an image is a file or an address, as in a plain dataset that was loaded from a folder.
         """
         dataset, folder = self._to_save(), Path(folder)
-        (folder / DATA_FILE).parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder / ".train.parquet.tmp"  # outside data/, where load_dataset would see it
-        dataset.to_parquet(str(temporary))
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing_together(folder, DATA_FILE, CONFIG_FILE) as temporary:  # this one says that the rest is ours
+            self._write(dataset, temporary, repo_id or folder.resolve().name, comparison)
+            if not (temporary / PREVIEW_FILE).exists():
+                (folder / PREVIEW_FILE).unlink(missing_ok=True)
+        return folder
+
+    def _write(self, dataset: Dataset, folder: Path, name: str, comparison: str | Path | None) -> None:
+        """The files, into a folder of their own; the card calls the set by a name."""
+        data = folder / DATA_FILE
+        data.parent.mkdir()
+        dataset.to_parquet(str(data))
         info = {
             "features": dataset.features._to_yaml_list(),
             "num_examples": len(self.dataset),
             "num_classes": len(self.class_names),
             "num_bytes": dataset.data.nbytes,
-            "download_size": temporary.stat().st_size,
+            "download_size": data.stat().st_size,
         }
         if self.has_real_images and not self.is_real:
             info |= {"num_real_images": int(self.real_rows.sum()), "num_without_image": len(self.missing_rows)}
         config = {**self.config, "dataset_info": info}
-        write_json(folder / CONFIG_FILE, config)  # first: it says that the rest is ours
-        temporary.rename(folder / DATA_FILE)
+        write_json(folder / CONFIG_FILE, config)
         write_json(folder / RESULTS_FILE, self.results)
-        (folder / PREVIEW_FILE).unlink(missing_ok=True)
         if len(self.missing_rows) < len(self.dataset):
             save_preview(dataset, folder / PREVIEW_FILE)
         if comparison:
             shutil.copyfile(comparison, folder / COMPARISON_FILE)
-        card = render_set_card(config, self.results, repo_id or folder.resolve().name, comparison is not None)
+        card = render_set_card(config, self.results, name, comparison is not None)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        return folder
 
     def _to_save(self) -> Dataset:
         """The columns of a set, with the images themselves: no file and no address is opened to publish what it holds.

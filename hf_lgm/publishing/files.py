@@ -1,9 +1,7 @@
 """The files that a set consists of: their names, fetching them from the Hub, reading and writing them."""
 
 import json
-import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HTTPError
 
 from ..hub import HubError, explain, first_line, must_use_cache
+from ..whole_files import replacing
 
 CONFIG_FILE = "lgm_config.json"
 
@@ -133,13 +132,11 @@ def _can_not_be_written(value: Any) -> str | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write what `read_json` reads, under another name until it is whole."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def replace_file(source: Path, path: Path) -> None:
     """Copy a file over another, which is whole at any time."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        shutil.copyfile(source, temporary)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_lgm import LGMConfig, LGMDistiller
-from hf_lgm.distillation.checkpoint import all_checkpoints
+from hf_lgm.distillation.checkpoint_folders import all_checkpoints
 from hf_lgm.schedule import learning_rate_factor
 
 # With these no step depends on how many there will be.

@@ -242,3 +242,17 @@ def test_the_temperature_is_fitted_on_all_classes_of_periodic_labels(num_classes
     counts = torch.bincount(labels[_temperature_rows(total, torch.device("cpu"))], minlength=num_classes)
     assert counts.sum() == 4096 and counts.min() > 0.8 * 4096 / num_classes
     assert labels[_temperature_rows(4096, torch.device("cpu"))].shape == (total,)  # few enough: all of them
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -300.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("objective", ["lgm", "ridge", "layer"])
+def test_constant_features_give_a_loss_and_a_gradient(objective, dtype, value):
+    """What is wrong with them is said by who makes them; here they are no error of linear algebra."""
+    synthetic, real = one_hot(class_features(6, 0)), class_features(40, 1)
+    synthetic, real = (
+        LabelledFeatures(torch.full_like(each.z, value).to(dtype), each.y, each.weight.to(dtype))
+        for each in (synthetic, real)
+    )
+    loss, dz, _ = feature_gradient(synthetic, real, random_probe().to(dtype), objective)
+    assert loss.isfinite() and dz.isfinite().all()

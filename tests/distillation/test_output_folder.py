@@ -7,7 +7,8 @@ from conftest import make_dataset
 from sets import make_set
 
 from hf_lgm import LGMConfig, LGMDistiller
-from hf_lgm.distillation.checkpoint import Checkpoint, all_checkpoints, remove_checkpoint
+from hf_lgm.distillation.checkpoint import Checkpoint
+from hf_lgm.distillation.checkpoint_folders import all_checkpoints, remove_checkpoint
 from hf_lgm.distillation.output_folder import (
     PROBE_FILES,
     SET_FILES,

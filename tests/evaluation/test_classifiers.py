@@ -136,3 +136,23 @@ def test_a_class_without_a_vote_is_no_prediction():
         "top-1": [0.0],
         "top-5": [0.0],
     }
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -300.0])
+@pytest.mark.parametrize("within_classes", [False, True], ids=["in all", "within classes"])
+@pytest.mark.parametrize(
+    ("fit", "strengths"),
+    [(ridge_regression, RIDGES), (discriminant_analysis, SHRINKAGES), (logistic_regression, [1e-3])],
+)
+def test_constant_features_have_an_answer(fit, strengths, value, within_classes):
+    """Where nothing tells classes apart, it is that of chance; where each has one place, all are right."""
+    y = torch.arange(3).repeat(10)
+    z = torch.full((30, 4), value)
+    if within_classes:
+        z = z + torch.eye(3, 4)[y]
+    for strength in strengths:
+        logits = fit(z, y, 3, strength)(z)
+        assert logits.isfinite().all()
+        assert not within_classes or (logits.argmax(dim=1) == y).all()
+        if not within_classes:
+            torch.testing.assert_close(logits.softmax(dim=1), torch.full((30, 3), 1 / 3), rtol=0, atol=0.01)

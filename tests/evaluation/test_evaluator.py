@@ -62,6 +62,24 @@ def test_a_known_result_encodes_nothing(evaluation, backbone, real, train_images
     assert len(list(kept.glob("*.json"))) == count == len(REFERENCES)  # no zero-shot text, but the probe
 
 
+@pytest.mark.parametrize("change", ["a digit", "no digest", "a list", "cut", "brackets"])
+def test_a_damaged_result_is_found_again(evaluation, kept, caplog, change):
+    first = evaluation.reference("nearest class mean")
+    [path] = kept.glob("*.json")
+    text = path.read_text()
+    damaged = {
+        "a digit": text.replace(f"{first.accuracies['top-1'][0]}", "99.5", 1),
+        "no digest": text.replace("sha256", "sha257"),
+        "a list": "[1, 2]",
+        "cut": text[: len(text) // 2],
+        "brackets": "[" * 100_000,
+    }[change]
+    assert damaged != text
+    path.write_text(damaged)
+    assert evaluation.reference("nearest class mean") == first
+    assert f"Computing the damaged result {path} again" in caplog.text and path.read_text() == text
+
+
 def test_everything_that_decides_a_result_is_in_its_key(evaluation, backbone, real, train_images, kept):
     images = evaluation.baseline("random", 1)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,12 @@ from conftest import SIDE, make_dataset, make_vit
 
 from hf_lgm import FrozenBackbone, LabelledImages, LGMConfig, Preprocessing
 from hf_lgm.distillation.real_features import OnlineFeatures
-from hf_lgm.features.extraction import CentreCrops, FeatureExtractor
+from hf_lgm.features.cache import FeatureCache, check_finite
+from hf_lgm.features.extraction import CentreCrops, FeatureExtractor, is_constant
+from hf_lgm.processes import Process
+from hf_lgm.whole_files import temporary_name
+
+OWN = Process.this()
 
 
 def extract_to(folder, backbone, images, batch_size=64):
@@ -146,8 +152,61 @@ def test_features_that_are_not_finite_are_never_kept(extract, backbone, train_im
     monkeypatch.setattr(
         backbone, "encode", lambda crops, with_layers=False: torch.full((len(crops), backbone.dim), torch.inf)
     )
-    with pytest.raises(FloatingPointError, match=r"features of image 0 through tiny-dinov2 are not finite in torch"):
+    with pytest.raises(FloatingPointError, match=r"in row 0 \(and of 9 of the next 9\) through tiny-dinov2 are"):
         extract()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_the_image_is_named_by_its_row_in_the_dataset(backbone, train_images, tmp_path, monkeypatch, bad):
+    """Also where some rows are left out; and nothing of its shard is kept."""
+    images, encode = train_images.select(torch.arange(5, 24)), backbone.encode
+
+    def poisoned(crops, with_layers=False):
+        z = encode(crops, with_layers)
+        z[7, 3] = bad
+        return z
+
+    monkeypatch.setattr(backbone, "encode", poisoned)
+    message = "image in row 12 through tiny-dinov2 are not finite in torch.float32: look at that image, or use another"
+    with pytest.raises(FloatingPointError, match=message):
+        FeatureExtractor(cache_dir=tmp_path).extract(backbone, images)
+    assert list(tmp_path.rglob("*.safetensors")) == []
+    with pytest.raises(FloatingPointError, match=r"use float32 weights \(bf16=False\), or another model"):
+        check_finite(torch.tensor([[bad]], dtype=torch.bfloat16), [3], backbone.to(torch.bfloat16))
+
+
+def test_views_that_give_no_numbers_are_found_online_too(online, backbone, monkeypatch):
+    monkeypatch.setattr(backbone, "forward_with_layers", lambda views: torch.full((len(views), 24), torch.nan))
+    with pytest.raises(FloatingPointError, match=f"features of the image in row {int(online.rows(3)[0])} "):
+        next(online.batches([3]))
+
+
+@pytest.mark.parametrize(("value", "how"), [(0.7, "same features:"), (0.0, "same features, all of them zero:")])
+def test_constant_features_are_said_once(backbone, train_images, tmp_path, monkeypatch, caplog, value, how):
+    monkeypatch.setattr(backbone, "encode", lambda crops, with_layers=False: torch.full((len(crops), 24), value))
+    extractor = FeatureExtractor(cache_dir=tmp_path)
+    for _ in range(2):
+        extractor.extract(backbone, train_images)
+    assert caplog.text.count(f"tiny-dinov2 gives all 24 images the {how} nothing can be learned through it") == 1
+
+
+def test_features_that_differ_are_not_constant():
+    z = torch.rand(3000, 5)
+    assert not is_constant(z) and is_constant(z[:1].expand(3000, 5)) and is_constant(torch.zeros(2, 5))
+    z[:] = z[0]
+    z[-1, -1] *= 1.001
+    assert not is_constant(z)
+
+
+def test_shards_half_written_by_a_killed_process_are_cleared(backbone, tmp_path, monkeypatch):
+    cache = FeatureCache(backbone, "images", tmp_path)
+    own = cache.folder / temporary_name("shard-00000.safetensors")
+    monkeypatch.setattr(Process, "this", lambda: dataclasses.replace(OWN, pid=2**22 + 1))
+    gone = cache.folder / temporary_name("shard-00000.safetensors")
+    monkeypatch.undo()
+    own.write_bytes(b"half"), gone.write_bytes(b"half")
+    FeatureCache(backbone, "images", tmp_path)
+    assert own.exists() and not gone.exists()
 
 
 def test_a_backbone_with_layers_is_asked_once_for_both(train_images, tmp_path):
