@@ -59,6 +59,7 @@ def render_set_card(
         lacks_images=lacks_images,
         shows_comparison=shows_comparison,
         kind=config.get("baseline", {}).get("kind", ""),
+        own_objective=_own_objective(config),
         code=_snippet(source, backbone, lacks_images),
         warnings=_warnings(results, own, per_class, is_real),
         tables=[result_table(results, metric, own) for metric in dict.fromkeys(row["metric"] for row in results)],
@@ -279,11 +280,17 @@ def license_sentence(source: dict[str, Any]) -> Markdown:
     return Markdown(f"That of the real images: {name}{declared}.")
 
 
+def _own_objective(config: dict[str, Any]) -> str:
+    """The name of a function that is none of our objectives; empty where it is one of them."""
+    name = config.get("settings", {}).get("objective")
+    return "" if name is None or name in get_args(Objective) else str(name)
+
+
 def methods(config: dict[str, Any]) -> list[str]:
     """The settings that are somebody's work, as `citations` knows them."""
     settings = config.get("settings", {})
     named = [f"parameterization={settings['parameterization']}"] if "parameterization" in settings else []
-    if settings.get("objective") in get_args(Objective):  # and no function of somebody's own
+    if "objective" in settings and not _own_objective(config):
         named.append(f"objective={settings['objective']}")
     is_sfm = settings.get("objective") == "lgm" and settings.get("probe_std") == 0
     return [*named, *(["probe_std=0"] if is_sfm else [])]

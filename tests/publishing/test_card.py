@@ -148,3 +148,12 @@ def test_what_is_not_known_is_not_invented():
     data = yaml.safe_load(text.split("---")[1])
     assert data["license"] == "unknown" and "source_datasets" not in data
     assert "Not evaluated." in text and "Unknown: nothing that was used says under which licence" in text
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [("lgm", "through own.\n"), ("my_loss", "through own, by an objective of its maker's own, `my_loss`.\n")],
+)
+def test_an_objective_of_ones_own_is_no_gradient_matching_alone(objective, said):
+    card = render({"settings": {"objective": objective}, "backbone": {"name": "own"}}, num_examples=3)
+    assert f"[Linear Gradient Matching](https://arxiv.org/abs/2511.16674) {said}" in card
