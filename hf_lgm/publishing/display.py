@@ -2,24 +2,20 @@
 
 import base64
 import html
-import math
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from .figures import evenly_sampled, fitted, hatched
+from .figures import MAX_NAMED, evenly_sampled, named_grid
+from .markdown import one_line
 from .provenance import made_through
 
 if TYPE_CHECKING:
     from .distilled_set import DistilledSet
 
-# More images than these are not taken in at a glance, and make a notebook heavy.
-MAX_SHOWN = 100
-_COLUMNS, _GAP, _LINE, _FONT_SIZE = 10, 6, 18, 13
-_SMALLEST, _LARGEST = 72, 160  # sides of an image in the picture
-_THUMBNAIL = 96
+_THUMBNAIL, _GAP = 96, 6
 
 
 def rows_at(images: "DistilledSet", index: Any) -> Any:
@@ -44,39 +40,18 @@ def in_one_line(images: "DistilledSet") -> str:
     return f"DistilledSet({', '.join(parts)})"
 
 
-def picture(images: "DistilledSet", max_images: int = MAX_SHOWN) -> Image.Image:
+def picture(images: "DistilledSet", max_images: int = MAX_NAMED) -> Image.Image:
     """See [`DistilledSet.show`]."""
     rows, note = _sample(len(images), max_images)
-    return picture_grid([images[row]["image"] for row in rows], _names(images, rows), note)
+    return named_grid([images[row]["image"] for row in rows], _names(images, rows), note)
 
 
 def as_html(images: "DistilledSet") -> str:
     """The images with their names as HTML that needs no other file."""
-    rows, note = _sample(len(images), MAX_SHOWN)
+    rows, note = _sample(len(images), MAX_NAMED)
     cells = [_figure(images[row]["image"], name) for row, name in zip(rows, _names(images, rows), strict=True)]
     head = "".join(f"<p>{html.escape(line)}</p>" for line in (in_one_line(images), note) if line)
     return f'<div>{head}<div style="display:flex;flex-wrap:wrap;gap:{_GAP}px">{"".join(cells)}</div></div>'
-
-
-def picture_grid(images: Sequence[Image.Image | None], names: Sequence[str], note: str = "") -> Image.Image:
-    """Images in rows of ten, their names under them, and a line at the end; hatched where one is `None`."""
-    width = max((image.width for image in images if image is not None), default=_SMALLEST)
-    side = max(_SMALLEST, min(width, _LARGEST))
-    columns = max(1, min(_COLUMNS, len(images)))
-    rows = math.ceil(len(images) / columns)
-    width, height = columns * (side + _GAP) + _GAP, rows * (side + _LINE + _GAP) + _GAP
-    font = ImageFont.load_default(size=_FONT_SIZE)
-    width = max(width, math.ceil(font.getlength(note)) + 2 * _GAP)
-    canvas = Image.new("RGB", (width, height + (_LINE if note else 0)), "white")
-    draw = ImageDraw.Draw(canvas)
-    for number, (image, name) in enumerate(zip(images, names, strict=True)):
-        row, column = divmod(number, columns)
-        left, top = _GAP + column * (side + _GAP), _GAP + row * (side + _LINE + _GAP)
-        tile = hatched((side, side)) if image is None else image.convert("RGB").resize((side, side))
-        canvas.paste(tile, (left, top))
-        draw.text((left, top + side), fitted(_one_line(name), font, side), fill="black", font=font)
-    draw.text((_GAP, height), note, fill="black", font=font)
-    return canvas
 
 
 def html_table(rows: Sequence[Sequence[str]], caption: str) -> str:
@@ -115,7 +90,7 @@ def _size(images: "DistilledSet") -> list[str]:
 
 def _figure(image: Image.Image | None, name: str) -> str:
     """One image with its name as HTML that needs nothing else."""
-    style, name = f"width:{_THUMBNAIL}px;height:{_THUMBNAIL}px", html.escape(_one_line(name))
+    style, name = f"width:{_THUMBNAIL}px;height:{_THUMBNAIL}px", html.escape(one_line(name))
     if image is None:
         tile = f'<div style="{style};border:1px dashed grey;box-sizing:border-box" title="not here"></div>'
     else:
@@ -126,7 +101,3 @@ def _figure(image: Image.Image | None, name: str) -> str:
         tile = f'<img style="{style}" alt="{name}" src="data:image/png;base64,{data}">'
     caption = f'<figcaption style="width:{_THUMBNAIL}px;overflow-wrap:anywhere">{name}</figcaption>'
     return f'<figure style="margin:0">{tile}{caption}</figure>'
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())

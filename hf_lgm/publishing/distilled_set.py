@@ -168,7 +168,7 @@ class DistilledSet:
     def _repr_html_(self) -> str:
         return display.as_html(self)
 
-    def show(self, max_images: int = display.MAX_SHOWN) -> Image.Image:
+    def show(self, max_images: int = display.MAX_NAMED) -> Image.Image:
         """A picture of the images in a grid, each above the name of its class; a notebook shows it.
 
         Args:

@@ -9,11 +9,15 @@ import torch
 from datasets import Dataset
 from PIL import Image, ImageDraw, ImageFont
 
+from .markdown import one_line
+
 # Optimised images hardly compress: this many pixels of three bytes each stay under 2 MB as a PNG.
 PREVIEW_PIXELS = 640_000
 MAX_FRAME_IMAGES = 100  # of a set, in a frame of the time-lapse
 _MAX_COLUMNS = 10
+MAX_NAMED = 100  # more than these are not taken in at a glance, and their names are too small to read
 _CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER, _LINE = 96, 4, 150, 110, 44, 18
+_LARGEST, _FONT_SIZE = 160, 13  # sides of a named image, and its name
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,46 @@ class ComparisonRow:
 
 
 def save_preview(dataset: Dataset, path: Path) -> Path:
-    """A grid of all images of a set, at most 2 MB, however many there are; hatched where one is not here."""
-    images = dataset["image"][:]
-    empty = hatched(next(image for image in images if image is not None).size)
-    shown = [empty if image is None else image.convert("RGB") for image in images]
-    grid(shown, max_pixels=PREVIEW_PIXELS).save(path, optimize=True)
+    """All images of a set, at most 2 MB, with names where there are few; hatched where one is not here."""
+    images, names = dataset["image"][:], dataset.features["label"].names
+    if len(images) <= MAX_NAMED:
+        picture = named_grid(images, [names[label] for label in dataset["label"][:]], max_pixels=PREVIEW_PIXELS)
+    else:
+        empty = hatched(next(image for image in images if image is not None).size)
+        shown = [empty if image is None else image.convert("RGB") for image in images]
+        picture = grid(shown, max_pixels=PREVIEW_PIXELS)
+    picture.save(path, optimize=True)
     return path
+
+
+def named_grid(
+    images: Sequence[Image.Image | None], names: Sequence[str], note: str = "", max_pixels: int | None = None
+) -> Image.Image:
+    """Images in rows of ten, their names under them, and a line at the end; hatched where one is `None`.
+
+    Sides are the images' own, of 96 to 160 pixels, or less to fit `max_pixels`.
+    """
+    columns = max(1, min(_MAX_COLUMNS, len(images)))
+    rows = math.ceil(len(images) / columns)
+
+    def size(side: int) -> tuple[int, int]:
+        return columns * (side + _GAP) + _GAP, rows * (side + _LINE + _GAP) + _GAP
+
+    side = max(_CELL, min(max((image.width for image in images if image is not None), default=_CELL), _LARGEST))
+    while max_pixels and math.prod(size(side)) > max_pixels:
+        side -= 1
+    font, (width, height) = ImageFont.load_default(size=_FONT_SIZE), size(side)
+    width = max(width, math.ceil(font.getlength(note)) + 2 * _GAP)
+    canvas = Image.new("RGB", (width, height + (_LINE if note else 0)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, (image, name) in enumerate(zip(images, names, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = _GAP + column * (side + _GAP), _GAP + row * (side + _LINE + _GAP)
+        tile = hatched((side, side)) if image is None else image.convert("RGB").resize((side, side))
+        canvas.paste(tile, (left, top))
+        draw.text((left, top + side), fitted(one_line(name), font, side), fill="black", font=font)
+    draw.text((_GAP, height), note, fill="black", font=font)
+    return canvas
 
 
 def grid(images: Sequence[Image.Image], max_pixels: int | None = None) -> Image.Image:
