@@ -146,8 +146,8 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         with terminal.speaking():
             main()
-    except KeyboardInterrupt as error:
-        print(f"\nstopped: {error or 'nothing more was saved.'}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped: {str(stop) or 'nothing more was saved.'}", file=sys.stderr)
         sys.exit(130)
     except Exception as found:
         error = _named(found)
