@@ -166,7 +166,7 @@ def run_command(main: Callable[[], None]) -> None:
         with terminal.speaking():
             main()
     except KeyboardInterrupt as stop:
-        print(f"\nstopped: {stop or 'nothing more was saved.'}", file=sys.stderr)
+        print(f"\nstopped: {str(stop) or 'nothing more was saved.'}", file=sys.stderr)
         sys.exit(130)
     except Exception as found:
         error = _named(found)
