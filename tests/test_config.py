@@ -111,6 +111,7 @@ def test_every_setting_decides_the_result_or_is_known_not_to():
             "eval_strategy",
         ),
         *("eval_steps", "eval_delay", "resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit"),
+        "preview_steps",
         *("logging_steps", "logging_first_step", "report_to", "run_name", "project", "disable_tqdm", "push_to_hub"),
         *("hub_private_repo", "hub_token", "torch_compile", "torch_compile_backend", "torch_compile_mode", "use_cpu"),
         *("per_device_eval_batch_size", "dataloader_num_workers", "ddp_backend", "ddp_timeout", "local_rank"),

@@ -65,7 +65,7 @@ def test_columns_may_be_named(make, photos, splits, streamed):
     named.train(), plain.train()
     assert torch.equal(named.distilled_set().pixels(), plain.distilled_set().pixels())
     assert named.evaluate() == plain.evaluate()
-    code = "LabelledImages.from_dataset(test, image_column_name='photo', label_column_name='kind')"
+    code = 'LabelledImages.from_dataset(test, image_column_name="photo", label_column_name="kind")'
     assert code in named.save_model().joinpath("README.md").read_text()
 
 

@@ -11,7 +11,7 @@ from sets import make_set
 from strangers import PRIVATE, STORED, png, stored, watch, write_rows
 
 from hf_lgm import DistilledSet
-from hf_lgm.cli.evaluate import _load_sets
+from hf_lgm.cli.inputs import load_sets
 from hf_lgm.cli.publish import main as publish
 from hf_lgm.distillation.initialization import earlier_set
 
@@ -84,7 +84,7 @@ KINDS = ["a second column of images", "a column of sounds", "a column of films",
 def everything(folder, out):
     """All that a set goes through: read by each door, shown, looked at, saved; returns what was saved."""
     found = []
-    for read in (DistilledSet.from_pretrained, DistilledSet.wrap, lambda name: _load_sets([str(name)])[name.name]):
+    for read in (DistilledSet.from_pretrained, DistilledSet.wrap, lambda name: load_sets([str(name)])[name.name]):
         try:
             images = read(folder)
         except (ValueError, FileNotFoundError) as error:
