@@ -1,8 +1,7 @@
 """`hf-lgm gallery`, as a user types it."""
 
-import sys
-
 import pytest
+from commands import said_by
 from galleries import data_of, make_page
 from sets import make_set
 
@@ -17,12 +16,7 @@ def run(tmp_path, monkeypatch, capsys):
 
     def run_in_process(*flags):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["hf-lgm", "gallery", *map(str, flags)])
-        try:
-            front.main()
-        except SystemExit as exit_:
-            return capsys.readouterr().out, exit_.code
-        return capsys.readouterr().out, None
+        return said_by(front.main, ["hf-lgm", "gallery", *flags], monkeypatch, capsys)
 
     return run_in_process
 

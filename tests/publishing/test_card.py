@@ -3,7 +3,8 @@
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
-from sets import NASTY, make_set
+from sets import NASTY
+from strangers import INFO
 
 from hf_lgm.publishing.card import render_set_card
 
@@ -14,15 +15,7 @@ def row(training_set, backbone, mean, metric="top-1"):
 
 
 def render(config=None, results=(), **facts):
-    info = {
-        "features": make_set().dataset.features._to_yaml_list(),
-        "num_examples": 6,
-        "num_classes": 3,
-        "num_bytes": 100,
-        "download_size": 90,
-        **facts,
-    }
-    return render_set_card({"dataset_info": info, **(config or {})}, list(results), "user/set")
+    return render_set_card({"dataset_info": {**INFO, **facts}, **(config or {})}, list(results), "user/set")
 
 
 @pytest.mark.parametrize("name", NASTY)

@@ -1,14 +1,13 @@
 """Cards of hostile files where they are read: in a browser, and their code in a process that may do nothing."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import pytest
+from browser import browser
 from cards import KINDS, MARKDOWN, anatomy, of_each_word
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 EVERY = 3  # one of so many files
 PAGE = "http://card.example/"
 PICTURES = {f"{PAGE}{name}" for name in ("preview.png", "comparison.png")}
@@ -51,22 +50,17 @@ def cards(kind, every):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def chromium():
+    with browser() as found:
         yield found
-        found.close()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_script_runs_and_nothing_is_asked(browser, kind, record_property):
+def test_no_script_runs_and_nothing_is_asked(chromium, kind, record_property):
     """The pages of a reader who lets HTML through: nothing of theirs is on them."""
-    page, asked, dialogs = browser.new_page(), [], []
+    page, asked, dialogs = chromium.new_page(), [], []
     shown = {}
 
     def answer(route):

@@ -2,9 +2,10 @@
 
 import json
 import runpy
-import sys
+from functools import partial
 
 import pytest
+from commands import said_by
 from conftest import ROOT, make_dataset
 from datasets import ClassLabel, DatasetDict
 
@@ -17,12 +18,8 @@ def run(tmp_path, monkeypatch, capsys):
 
     def run_in_process(script, *flags):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
-        try:
-            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
-        except SystemExit as exit_:
-            return capsys.readouterr().out, exit_.code
-        return capsys.readouterr().out, None
+        main = partial(runpy.run_path, str(ROOT / "scripts" / script), run_name="__main__")
+        return said_by(main, [script, *flags], monkeypatch, capsys)
 
     return run_in_process
 
