@@ -177,6 +177,7 @@ class LGMDistiller(DistillationTrainer):
             sizes = self.backbones, self.view_sizes
             self.chunk_size = chunk_size_that_fits(*sizes, self.args, self.images.size, owned)
         self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        # Within, too: a process that a signal ends says why on its way out of `signals`.
         with CheckpointSignals(self.accelerator) as signals, saying_who_is_missing():
             for step in range(self.state.global_step, self.args.max_steps):
                 self.control = self.callback_handler.on_step_begin(self.args, self.state, self.control)
