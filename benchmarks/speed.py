@@ -17,8 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import numpy as np
@@ -32,9 +33,12 @@ from transformers import AutoConfig, AutoModel, TrainerCallback
 from hf_lgm import FrozenBackbone, LabelledImages, LGMConfig, LGMDistiller, Preprocessing
 from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
 from hf_lgm.data.augmentation import random_views
+from hf_lgm.data.decoding import read_image
+from hf_lgm.data.images import centre_crop, decoded_side, fast_centre_crop, to_tensor
 from hf_lgm.distillation.objectives import LabelledFeatures, feature_gradient, uniform_weights
 from hf_lgm.distillation.synthetic import SyntheticImages
 from hf_lgm.features.extraction import FeatureExtractor
+from hf_lgm.settings import Decode
 
 # Configurations of well-known models, whose weights are random here: time and memory do not depend on them.
 ARCHITECTURES: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -62,6 +66,7 @@ class SpeedArguments:
         default_factory=lambda: ["10x10x1"], metadata={"help": "At which of them the reference runs too."}
     )
     images: int = field(default=2048, metadata={"help": "Images that features are extracted of."})
+    photo_sides: list[int] = field(default_factory=lambda: [256, 400], metadata={"help": "Shortest sides of these."})
     compare_compiled: bool = field(default=False, metadata={"help": "Try the limit compiled too."})
 
 
@@ -274,28 +279,53 @@ def measure_parts(meter: Meter, backbone: FrozenBackbone, classes: int, views: i
     return {name: meter.time(part, steps) for name, part in work.items()}
 
 
-def measure_extraction(meter: Meter, backbone: FrozenBackbone, count: int, batch: int = 64) -> dict[str, float]:
-    """Images per second from JPEG files to features, decoding alone, and of the bare forward pass."""
-    noise = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 3), dtype=np.uint8)
-    stored = []
-    for image in noise:  # smooth, of about the size of a photo's file
+def photographs(side: int, count: int = 8) -> list[bytes]:
+    """JPEG files of 4:3 with that shortest side, of noise at all scales, which compresses as photographs do."""
+    rng, files = np.random.default_rng(0), []
+    width, height = side * 4 // 3, side
+    for _ in range(count):
+        pixels = np.full((height, width, 3), 128.0)
+        for scale in (2, 4, 8, 16, 32, 64):
+            noise = rng.normal(0, 4 * scale**0.5, (-(-height // scale), -(-width // scale), 3)).clip(-127, 127)
+            small = Image.fromarray((noise + 128).astype(np.uint8))
+            pixels += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), dtype=float) - 128
         file = io.BytesIO()
-        Image.fromarray(image).resize((256, 256), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
-        stored.append({"bytes": file.getvalue(), "path": None})
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+def measure_extraction(
+    meter: Meter, backbone: FrozenBackbone, count: int, side: int, decode: str, batch: int = 64
+) -> dict[str, Any]:
+    """Milliseconds of one core per image to decode and to resize; images per second from JPEG files to features."""
+    files = photographs(side)
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=2)})
-    rows = {"image": [stored[i % 8] for i in range(count)], "label": [i % 2 for i in range(count)]}
-    images = LabelledImages.from_dataset(datasets.Dataset.from_dict(rows, features=features))
-    crops = torch.randint(0, 255, (batch, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
-    crops = crops.to(meter.device)
+    rows = {
+        "image": [{"bytes": files[i % len(files)], "path": None} for i in range(count)],
+        "label": [i % 2 for i in range(count)],
+    }
+    images = LabelledImages.from_dataset(datasets.Dataset.from_dict(rows, features=features), decode=decode)
+    size, ratio, _ = geometry = backbone.preprocessing.geometry
+    needed = decoded_side(size, ratio) if decode == "fast" else None
+    crop = fast_centre_crop if decode == "fast" else lambda *of: to_tensor(centre_crop(*of))
+    image = read_image(files[0], needed=needed)
+    crops = torch.stack([images.centre_crop(row % count, *geometry) for row in range(batch)]).to(meter.device)
     pixels = (crops.float() / 255).to(backbone.dtype).contiguous(memory_format=backbone._memory_format)
     with torch.no_grad():
         bare = batch / meter.time(lambda: backbone.model(pixels), 10)
+    milliseconds = {
+        "decode": 1e3 * meter.time(lambda: read_image(files[0], needed=needed), 50),
+        "resize": 1e3 * meter.time(lambda: crop(image, *geometry), 50),
+        "all of it": 1e3 * meter.time(lambda: images.centre_crop(0, *geometry), 50),
+    }
     with tempfile.TemporaryDirectory() as folder:
         FeatureExtractor(batch_size=batch, cache_dir=folder).extract(backbone, images.select(torch.arange(64)))
         started = time.perf_counter()
         FeatureExtractor(batch_size=batch, num_workers=-1, cache_dir=folder).extract(backbone, images)
         ours = count / (time.perf_counter() - started)
-    return {"bare forward": bare, "extraction": ours, "share": ours / bare}
+    of = f"JPEGs of {side} pixels ({statistics.mean(map(len, files)) / 1000:.0f} kB), {decode}"
+    return {"what": of, **milliseconds, "images/s": ours, "bare forward": bare, "share": ours / bare}
 
 
 def part_step(meter: Meter, backbone: FrozenBackbone, own: SpeedArguments, views: int) -> list[dict[str, Any]]:
@@ -376,7 +406,10 @@ def main() -> None:
         "step": lambda: part_step(meter, backbone, own, 10),
         "chunks": lambda: part_chunks(meter, backbone, own, 10),
         "scale": lambda: part_scale(meter, backbone, own),
-        "extraction": lambda: [measure_extraction(meter, backbone, own.images)],
+        "extraction": lambda: [
+            measure_extraction(meter, backbone, own.images, side, decode)
+            for side, decode in product(own.photo_sides, get_args(Decode))
+        ],
     }
     for part in own.parts:
         found[part] = measures[part]()

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 BaselineKind = Literal["random", "centroid", "neighbor", "kmeans", "herding", "matched"]
 Channels = Literal["auto", 1, 3]
+Decode = Literal["exact", "fast"]
 Initialization = Literal["noise", "centroid", "random"]
 Objective = Literal["lgm", "ridge"]
 Parameterization = Literal["pyramid", "pixel", "latent"]
@@ -158,9 +159,12 @@ class ColumnOptions:
             image is decoded once for it.
         max_image_pixels (`int`, *optional*, defaults to 178956970): Larger images can't be read: a small file may be
             made to fill memory. The default is Pillow's.
+        decode (`str`, *optional*, defaults to `"exact"`): How images become what a backbone takes: exact as Pillow
+            decodes and resizes them; fast decodes large JPEGs at a half, a quarter or an
+            eighth, at least twice as large as needed, and resizes with torch.
 
     Raises:
-        ValueError: If no pixel is allowed.
+        ValueError: If no pixel is allowed, or decode is something else.
     """
 
     image_column_name: str | None = None
@@ -169,10 +173,13 @@ class ColumnOptions:
     group_column_name: str | None = None
     skip_bad_images: bool = False
     max_image_pixels: int = MAX_IMAGE_PIXELS
+    decode: Decode = "exact"
 
     def __post_init__(self) -> None:
         if self.max_image_pixels < 1:
             raise ValueError(f"max_image_pixels must be at least 1, found {self.max_image_pixels}.")
+        if self.decode not in get_args(Decode):
+            raise ValueError(f"decode must be one of {', '.join(get_args(Decode))}, found '{self.decode}'.")
 
 
 @dataclass

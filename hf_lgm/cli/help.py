@@ -17,7 +17,7 @@ GROUPS = {
     "data": (
         "dataset eval_split classes max_train_samples",
         "dataset_config train_split max_eval_samples image_column_name label_column_name group_column_name streaming "
-        "skip_bad_images max_image_pixels dataset_name license license_name license_link",
+        "decode skip_bad_images max_image_pixels dataset_name license license_name license_link",
     ),
     "images": (
         "images_per_class real_images_per_class init flip kind neighbors_of",

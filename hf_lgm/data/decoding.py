@@ -93,13 +93,17 @@ def encoded(stored: dict[str, Any] | None, token: str | None = None) -> bytes | 
         raise
 
 
-def read_image(data: bytes | None, max_pixels: int = MAX_IMAGE_PIXELS, mode: str | None = None) -> Image.Image:
+def read_image(
+    data: bytes | None, max_pixels: int = MAX_IMAGE_PIXELS, mode: str | None = None, needed: int | None = None
+) -> Image.Image:
     """The image in 8-bit RGB, the right way up; of several frames or pages the first.
 
     Args:
         data (`bytes`, *optional*): The encoded image.
         max_pixels (`int`, *optional*, defaults to 178956970): Refuse larger ones, which may be made to fill memory.
         mode (`str`, *optional*): What to convert to first, where the dataset asks for it.
+        needed (`int`, *optional*): Pixels of the shortest side that are enough: a JPEG that has two, four or eight
+            times as many is decoded at that fraction, which is faster and averages pixels.
 
     Raises:
         UnreadableImage: If there is none, or it can't be decoded.
@@ -109,7 +113,7 @@ def read_image(data: bytes | None, max_pixels: int = MAX_IMAGE_PIXELS, mode: str
     if max_pixels > MAX_IMAGE_PIXELS and (Image.MAX_IMAGE_PIXELS or max_pixels) < max_pixels:
         Image.MAX_IMAGE_PIXELS = max_pixels  # of this process, which may be a worker; Pillow knows no other way
     try:
-        image = upright(*_loaded(data, max_pixels))
+        image = upright(*_loaded(data, max_pixels, needed))
         return to_rgb(image.convert(mode) if mode and mode != image.mode else image)
     except UnreadableImage:
         raise
@@ -128,23 +132,25 @@ def _reason(error: Exception) -> str:
     return f"its decoder fails with {type(error).__name__} ({first_line(error)})"
 
 
-def _loaded(data: bytes, max_pixels: int) -> tuple[Image.Image, bytes | None]:
+def _loaded(data: bytes, max_pixels: int, needed: int | None) -> tuple[Image.Image, bytes | None]:
     """The decoded image, and its EXIF where it had to be taken out to decode the rest."""
     try:
-        return _decoded(data, max_pixels), None
+        return _decoded(data, max_pixels, needed), None
     except (UnreadableImage, Image.DecompressionBombError):
         raise
     except Exception:
         bare, exif = _without_metadata(data)
         if len(bare) == len(data):
             raise
-        return _decoded(bare, max_pixels), exif
+        return _decoded(bare, max_pixels, needed), exif
 
 
-def _decoded(data: bytes, max_pixels: int) -> Image.Image:
+def _decoded(data: bytes, max_pixels: int, needed: int | None) -> Image.Image:
     image = Image.open(BytesIO(data))
     if image.width * image.height > max_pixels:
         raise _too_large(max_pixels)
+    if needed:  # of JPEGs alone; Pillow takes the smallest fraction that leaves both sides as large
+        image.draft(None, (needed, needed))
     _ignore_what_follows_the_pixels(image)
     image.load()
     if data.startswith(_PNG):

@@ -2,7 +2,11 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
+
+# Filters that torch has as well, for 8-bit images: within two levels of Pillow's, in a fraction of the time.
+_OF_TORCH = ("bilinear", "bicubic")
 
 # A longer image is cut in the middle before it is resized: a line of pixels would become gigabytes.
 _MAX_RATIO = 16
@@ -45,12 +49,40 @@ def centre_crop(image: Image.Image, size: int, resize_ratio: float, resample: st
     Sides are rounded as Transformers' image processors and torchvision round them.
     """
     image = _within_ratio(to_rgb(image))
-    resized, shortest = round(size * resize_ratio), min(image.size)
-    width, height = (resized if side == shortest else int(resized * side / shortest) for side in image.size)
+    width, height = _resized(image, size, resize_ratio)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling[resample.upper()])
     left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def fast_centre_crop(image: Image.Image, size: int, resize_ratio: float, resample: str = "bicubic") -> torch.Tensor:
+    """The same as an 8-bit tensor of shape (3, size, size), within two levels of 255, by torch's resize.
+
+    The image may be decoded smaller than it is stored, see `decoded_side`: then by a little more.
+    """
+    image = _within_ratio(to_rgb(image))
+    width, height = _resized(image, size, resize_ratio)
+    if resample not in _OF_TORCH or (width, height) == image.size:
+        return to_tensor(centre_crop(image, size, resize_ratio, resample))
+    left, top = (width - size) // 2, (height - size) // 2
+    pixels = F.interpolate(to_tensor(image)[None], (height, width), mode=resample, antialias=True)[0]
+    return pixels[:, top : top + size, left : left + size]
+
+
+def decoded_side(size: int, resize_ratio: float) -> int:
+    """Pixels of the shortest side that `fast_centre_crop` needs: twice what it resizes them to.
+
+    Features then move by a few hundredths of the way to the nearest other image; of once as many by a tenth.
+    """
+    return 2 * round(size * resize_ratio)
+
+
+def _resized(image: Image.Image, size: int, resize_ratio: float) -> tuple[int, int]:
+    """Width and height of an image whose shortest side becomes `resize_ratio * size`."""
+    resized, shortest = round(size * resize_ratio), min(image.size)
+    width, height = (resized if side == shortest else int(resized * side / shortest) for side in image.size)
+    return width, height
 
 
 def _within_ratio(image: Image.Image) -> Image.Image:

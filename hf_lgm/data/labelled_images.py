@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, IterableDataset
 from PIL import Image
 
 from ..randomness import seeded_generator
-from ..settings import MAX_IMAGE_PIXELS, ColumnOptions
+from ..settings import MAX_IMAGE_PIXELS, ColumnOptions, Decode
 from .columns import (
     UNLABELLED,
     check_same_classes,
@@ -27,7 +27,7 @@ from .columns import (
 )
 from .decoding import LEFT_OUT, NAMED_ROWS, UnreadableImage, encoded, named_rows, read_image, unreadable
 from .file_signature import file_signature
-from .images import centre_crop, to_tensor
+from .images import centre_crop, decoded_side, fast_centre_crop, to_tensor
 from .in_memory import as_dataset, not_a_split
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class LabelledImages:
         has_declared_classes (`bool`, *optional*, defaults to `True`): Whether the column declares its classes, as a
             `ClassLabel` does; else they are those of the rows, which may lack some.
         files (`str`, *optional*): Digest of the state of the files, where images are files: see `file_signature`.
+        decode (`str`, *optional*, defaults to `"exact"`): See [`ColumnOptions`]; what features are made of. Images
+            that a set keeps are always exact.
     """
 
     source: Any
@@ -75,6 +77,7 @@ class LabelledImages:
     max_image_pixels: int = MAX_IMAGE_PIXELS
     has_declared_classes: bool = True
     files: str = ""
+    decode: Decode = "exact"
 
     @classmethod
     def from_dataset(
@@ -86,17 +89,19 @@ class LabelledImages:
         group_column_name: str | None = None,
         skip_bad_images: bool = False,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
+        decode: Decode = "exact",
     ) -> "LabelledImages":
         """Find image and label column and encode the labels.
 
         Args:
             dataset (`datasets.Dataset`): One split.
-            image_column_name (`str`, *optional*): See [`ColumnOptions`], also for the next five.
+            image_column_name (`str`, *optional*): See [`ColumnOptions`], also for the next six.
             label_column_name (`str`, *optional*): Likewise.
             classes (`Sequence[str | int]`, *optional*): Likewise.
             group_column_name (`str`, *optional*): Likewise.
             skip_bad_images (`bool`, *optional*, defaults to `False`): Likewise.
             max_image_pixels (`int`, *optional*, defaults to 178956970): Likewise.
+            decode (`str`, *optional*, defaults to `"exact"`): Likewise.
 
         Raises:
             TypeError: If it is not one split in memory or on disk.
@@ -116,7 +121,7 @@ class LabelledImages:
         source, rows = with_image_feature(only_images, image_column), torch.arange(len(labels))
         files = file_signature(source, image_column)
         declared = isinstance(features[label_column], ClassLabel)
-        described = names, groups, group_names, max_image_pixels, declared, files
+        described = names, groups, group_names, max_image_pixels, declared, files, decode
         images = cls(source, image_column, rows, labels, *described)
         if unlabelled := int((labels == UNLABELLED).sum()):
             logger.warning("%d of %d rows have no label and are left out", unlabelled, len(labels))
@@ -172,11 +177,15 @@ class LabelledImages:
         Where a table names image files, also their sizes and modification times, which tell a file that was replaced
         or repaired.
         """
-        files = f"{self.source._fingerprint}{self.files}"
+        files = f"{self.source._fingerprint}{self.files}{'' if self.decode == 'exact' else self.decode}"
         return hashlib.sha256(files.encode() + self.rows.numpy().tobytes()).hexdigest()
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, needed: int | None = None) -> Image.Image:
         """The image at an index of this selection, as 8-bit RGB.
+
+        Args:
+            index (`int`): Of this selection.
+            needed (`int`, *optional*): Pixels of the shortest side that are enough; see `read_image`.
 
         Raises:
             UnreadableImage: If it can't be decoded; the message names the row of the source, and the file.
@@ -184,7 +193,8 @@ class LabelledImages:
         row = int(self.rows[index])
         stored = self._stored_image(row)
         try:
-            return read_image(encoded(stored), self.max_image_pixels, _mode(self.source, self.image_column))
+            mode = _mode(self.source, self.image_column)
+            return read_image(encoded(stored), self.max_image_pixels, mode, needed)
         except UnreadableImage as error:
             split = f" of split '{self.source.split}'" if getattr(self.source, "split", None) else ""
             raise unreadable(f"row {row}{split}", self.image_column, stored, error) from error
@@ -200,18 +210,25 @@ class LabelledImages:
         return self.source.with_format("arrow")
 
     def centre_crop(self, index: int, size: int, resize_ratio: float, resample: str = "bicubic") -> torch.Tensor:
-        """The centre crop of the image at an index of this selection as an 8-bit tensor of shape (3, size, size)."""
+        """The centre crop of the image at an index of this selection as an 8-bit tensor of shape (3, size, size).
+
+        As `decode` says.
+        """
+        if self.decode == "fast":
+            image = self.image(index, decoded_side(size, resize_ratio))
+            return fast_centre_crop(image, size, resize_ratio, resample)
         return to_tensor(centre_crop(self.image(index), size, resize_ratio, resample))
 
     def centre_crops(self, size: int, resize_ratio: float, resample: str = "bicubic") -> torch.Tensor:
-        """The centre crops of all images as 8-bit tensors, of shape (N, 3, size, size).
+        """The centre crops of all images as 8-bit tensors, of shape (N, 3, size, size), exact whatever `decode` says.
 
         Args:
             size (`int`): Side in pixels.
             resize_ratio (`float`): See [`Preprocessing`].
             resample (`str`, *optional*, defaults to `"bicubic"`): Likewise.
         """
-        crops = [self.centre_crop(index, size, resize_ratio, resample) for index in range(len(self))]
+        exact = replace(self, decode="exact")
+        crops = [exact.centre_crop(index, size, resize_ratio, resample) for index in range(len(self))]
         return torch.stack(crops) if crops else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
     @property

@@ -30,6 +30,9 @@ _ROWS = 1024
 # Real features that it is timed with twice: the difference is what they cost.
 _FEW_ROWS, _MANY_ROWS = 8, 4096
 
+# Classes that anything is timed with at most; it takes as much longer as there are more.
+MOST_CLASSES = 1024
+
 
 @dataclass(frozen=True)
 class DatasetSize:
@@ -192,23 +195,25 @@ def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetS
     """The loss with its gradient on the synthetic features, which takes longer the more real ones there are."""
     device, total = backbone.mean.device, num_images * args.views_per_step
     real_rows = total if args.real_features == "online" else size.num_train
+    classes = min(size.num_classes, MOST_CLASSES)
+    clusters = classes * (num_images // size.num_classes)
 
     def features(rows: int) -> LabelledFeatures:
         number = torch.arange(rows, device=device)
-        cluster = number % num_images if args.has_clusters else None
+        cluster = number % clusters if args.has_clusters else None
         z = torch.randn(rows, backbone.dim, device=device)
-        return LabelledFeatures(z, number % size.num_classes, uniform_weights(number), cluster)
+        return LabelledFeatures(z, number % classes, uniform_weights(number), cluster)
 
     plain = features(min(total, _ROWS))
-    synthetic = replace(plain, y=plain.targets(size.num_classes))
-    W = torch.randn(num_images if args.has_clusters else size.num_classes, backbone.dim, device=device)
+    synthetic = replace(plain, y=plain.targets(classes))
+    W = torch.randn(clusters if args.has_clusters else classes, backbone.dim, device=device)
 
     def seconds(real: LabelledFeatures) -> float:
         return seconds_of(lambda: feature_gradient(synthetic, real, W, args.objective), device)
 
     few = seconds(features(_FEW_ROWS))
     each = max(0.0, seconds(features(_MANY_ROWS)) - few) / (_MANY_ROWS - _FEW_ROWS)
-    return few * max(1.0, total / _ROWS) + each * real_rows
+    return (few * max(1.0, total / _ROWS) + each * real_rows) * size.num_classes / classes
 
 
 def _autoencoder_cost(args: LGMConfig, side: int, owned: int, device: torch.device) -> tuple[float, int]:

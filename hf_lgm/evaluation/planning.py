@@ -8,7 +8,7 @@ import torch
 
 from ..backbones.backbone import FrozenBackbone
 from ..config import LGMConfig
-from ..distillation.planning import DatasetSize, seconds_of
+from ..distillation.planning import MOST_CLASSES, DatasetSize, seconds_of
 from .classifiers import HELD_OUT_SHARE, LBFGS_STEPS, WEIGHT_DECAYS, logistic_regression
 from .probe import train_probes
 
@@ -44,7 +44,9 @@ def _forward_seconds(backbone: FrozenBackbone) -> float:
 
 def _column_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize) -> float:
     """The probes on small sets, and the one on all real images, once features are there."""
-    device, protocol, num_classes = backbone.mean.device, args.probe_protocol, size.num_classes
+    device, protocol = backbone.mean.device, args.probe_protocol
+    num_classes = min(size.num_classes, MOST_CLASSES)
+    more = size.num_classes / num_classes  # classes, each of which has images
     y = torch.arange(num_classes * args.images_per_class, device=device) % num_classes
     z = torch.randn(protocol.seeds, len(y), backbone.dim, device=device)
     few = replace(protocol, epochs=_EPOCHS)
@@ -54,4 +56,4 @@ def _column_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize
     fit = functools.partial(logistic_regression, real, rows % num_classes, num_classes, WEIGHT_DECAYS[-1], _STEPS)
     fits = len(WEIGHT_DECAYS) * (1 - HELD_OUT_SHARE) + 1  # one of each to choose from, and the chosen one on all
     all_real = fits * seconds_of(fit, device) * LBFGS_STEPS / _STEPS * size.num_train / len(rows)
-    return _SETS * epochs * protocol.epochs / _EPOCHS + all_real
+    return _SETS * epochs * more**2 * protocol.epochs / _EPOCHS + all_real * more

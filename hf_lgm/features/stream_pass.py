@@ -10,11 +10,12 @@ from typing import Any
 import datasets
 import torch
 from datasets import IterableDataset
+from PIL import Image
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.columns import class_indices, encode_groups, encode_labels, is_labelled, with_image_feature
 from ..data.decoding import LEFT_OUT, UnreadableImage, encoded, named_rows, read_image, unreadable
-from ..data.images import centre_crop, to_tensor
+from ..data.images import centre_crop, decoded_side, fast_centre_crop, to_tensor
 from ..progress import progress
 from ..randomness import seeded_generator
 from ..settings import ColumnOptions
@@ -226,12 +227,23 @@ class StreamPass:
         """One image as the backbones take it."""
         try:
             data = encoded(stored, self._token)
-            image = read_image(data, self.options.max_image_pixels, self.columns.mode)
-            crops = {geometry: to_tensor(centre_crop(image, *geometry)) for geometry in self.encoding.geometries}
+            crops = self._crops(data)
             path = stored["path"] if stored else None
             return _Image({"bytes": data, "path": path}, crops)
         except UnreadableImage as error:
             return _Image(stored, error=error)
+
+    def _crops(self, data: bytes | None) -> Crops:
+        """In each geometry, with the bits that the same image has on disk."""
+
+        def read(needed: int | None = None) -> Image.Image:
+            return read_image(data, self.options.max_image_pixels, self.columns.mode, needed)
+
+        geometries = self.encoding.geometries
+        if self.options.decode == "fast":
+            return {of: fast_centre_crop(read(decoded_side(*of[:2])), *of) for of in geometries}
+        image = read()
+        return {geometry: to_tensor(centre_crop(image, *geometry)) for geometry in geometries}
 
     def _add(self, position: int, row: dict[str, Any], image: "_Image") -> None:
         index, label = len(self.positions), row[self.columns.label]

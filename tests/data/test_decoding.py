@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from hf_lgm import LabelledImages, StreamEncoder, load_images
 from hf_lgm.data.decoding import UnreadableImage, encoded, read_image
-from hf_lgm.data.images import centre_crop, to_rgb
+from hf_lgm.data.images import centre_crop, fast_centre_crop, to_rgb, to_tensor
 from hf_lgm.features.extraction import FeatureExtractor
 from hf_lgm.settings import ColumnOptions
 
@@ -441,3 +441,57 @@ def test_where_no_image_can_be_read_the_first_says_why(tmp_path, backbone, strea
     encoder = StreamEncoder([backbone]) if stream else None
     with pytest.raises(UnreadableImage, match=r"The image in row 0.*not/there/0.png.*No such file or directory"):
         load_images(str(folder), image_column_name="image", skip_bad_images=True, stream_encoder=encoder)
+
+
+GEOMETRIES = [(64, 1.0, "bicubic"), (24, 8 / 7, "bilinear"), (31, 256 / 224, "lanczos"), (90, 1.0, "bicubic")]
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """Smooth, with an edge, as photographs are."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    channels = [np.sin(7 * x + 3 * y), np.cos(5 * y), (x > y) * 1.6 - 0.8]
+    return Image.fromarray(((np.stack(channels, -1) + 1) * 127).astype(np.uint8))
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("shape", [(200, 131), (40, 300), (64, 64), (5, 7), (2000, 3)])
+def test_fast_crops_are_within_two_levels_of_pillows(shape, geometry):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape[::-1], 3), dtype=np.uint8))
+    exact, fast = to_tensor(centre_crop(image, *geometry)).int(), fast_centre_crop(image, *geometry).int()
+    assert fast.shape == (3, geometry[0], geometry[0])
+    difference = (fast - exact).abs()
+    assert difference.max() <= 2
+    assert (difference > 1).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "needed, shape", [(None, (400, 320)), (161, (400, 320)), (160, (200, 160)), (80, (100, 80)), (1, (50, 40))]
+)
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(needed, shape):
+    data = saved(scene(400, 320), "JPEG", quality=95)
+    assert read_image(data, needed=needed).size == shape
+    assert read_image(saved(scene(400, 320), "PNG"), needed=needed).size == (400, 320)  # of JPEGs alone
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert read_image(saved(scene(400, 320), "JPEG", exif=turned), needed=needed).size == shape[::-1]
+
+
+def test_fast_decoding_changes_pixels_little_and_is_asked_for(tmp_path, backbone):
+    stored = [{"bytes": saved(scene(400 + 9 * number, 320), "JPEG", quality=90), "path": None} for number in range(4)]
+    features = Features({"image": datasets.Image(), "label": ClassLabel(num_classes=2)})
+    dataset = Dataset.from_dict({"image": stored, "label": [0, 1, 0, 1]}, features=features)
+    exact, fast = (LabelledImages.from_dataset(dataset, decode=how) for how in ("exact", "fast"))
+    geometry = backbone.preprocessing.geometry
+    crops = [torch.stack([images.centre_crop(row, *geometry) for row in range(4)]).int() for images in (exact, fast)]
+    difference = (crops[0] - crops[1]).abs()
+    assert 0 < difference.float().mean() < 3  # of 16 pixels, across which an edge runs
+    assert torch.equal(exact.centre_crops(16, 1.0), fast.centre_crops(16, 1.0))  # what a set keeps is exact
+    assert exact.fingerprint != fast.fingerprint  # so features of one are not taken for those of the other
+    streamed = StreamEncoder([backbone]).encode(dataset.to_iterable_dataset(), ColumnOptions(decode="fast"))
+    extractor = FeatureExtractor(cache_dir=tmp_path)
+    assert torch.equal(extractor.extract(backbone, streamed), extractor.extract(backbone, fast))
+
+
+def test_another_decoding_is_refused():
+    with pytest.raises(ValueError, match="decode must be one of exact, fast, found 'quick'"):
+        ColumnOptions(decode="quick")

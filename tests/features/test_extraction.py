@@ -223,3 +223,20 @@ def test_a_backbone_with_layers_is_asked_once_for_both(train_images, tmp_path):
     layers.write_bytes(b"damaged")
     assert torch.equal(extractor.extract(layered, train_images, with_layers=True), spaces)
     assert sum(calls) == 2 * len(train_images)
+
+
+def test_an_image_that_cannot_be_read_stops_the_threads_that_decode(backbone, tmp_path):
+    rows = make_dataset(per_class=8)
+    images = LabelledImages.from_dataset(rows)
+    read = []
+
+    def image(self, index, needed=None):
+        read.append(index)
+        if index == 3:
+            raise ValueError("no image")
+        return rows[index]["image"]
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(ValueError, match="no image"):
+        patched.setattr(LabelledImages, "image", image)
+        FeatureExtractor(batch_size=2, cache_dir=tmp_path).extract(backbone, images)
+    assert len(read) <= 2 * 4  # those under way, and no more
