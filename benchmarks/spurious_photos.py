@@ -14,7 +14,6 @@ another draw and another run give another --seed, and another --output_dir.
 import dataclasses
 import json
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,8 @@ from hf_lgm.cli.arguments import DataArguments, ModelArguments
 from hf_lgm.cli.inputs import feature_extractor, load_backbones, load_data
 from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
 from hf_lgm.evaluation.evaluator import Evaluator
-from hf_lgm.publishing.figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
+from hf_lgm.publishing.comparison_figure import ComparisonRow, Score, save_comparison
+from hf_lgm.publishing.figures import evenly_sampled, first_of_each
 from hf_lgm.publishing.results import ALL_REAL_IMAGES, ProbeResult, markdown_table
 from hf_lgm.randomness import seeded_generator
 
@@ -209,11 +209,11 @@ def save_picture(
         (row,) = (
             row for row in rows if (row["backbone"], row["subset"], row["kind"]) == (backbone, subset, DISTILLED)
         )
-        title = "\n".join([*textwrap.wrap(backbone, 20), f"{subset}, distilled"])
-        scores = [shown(row, metric) for metric in METRICS]
+        title = f"distilled through {backbone}, of {subset} data"
+        scores = [Score.of(row["accuracies"][metric]) for metric in METRICS]
         figures.append(ComparisonRow(title, first_of_each(images.dataset, images.labels, classes), scores))
         real = first_of_each(near.dataset, near.labels, classes)
-        figures.append(ComparisonRow("the nearest real\nimages of these", real, ["", ""]))
+        figures.append(ComparisonRow("the nearest real images of these", real, [None, None], is_real=True))
     save_comparison(figures, [names[label] for label in classes], METRICS, path)
 
 

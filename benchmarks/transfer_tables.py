@@ -1,7 +1,6 @@
 """What transfer.py measured, as Markdown tables and as a picture."""
 
 import re
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -14,12 +13,12 @@ from scipy.stats import spearmanr
 
 from hf_lgm import DistilledSet
 from hf_lgm.evaluation.transfer import rank_correlation
-from hf_lgm.publishing.figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
+from hf_lgm.publishing.comparison_figure import ComparisonRow, Score, save_comparison
+from hf_lgm.publishing.figures import evenly_sampled, first_of_each
 from hf_lgm.publishing.files import read_json
 from hf_lgm.publishing.results import ALL_REAL_IMAGES, markdown_table
 
 KINDS = ("baseline", "run", "reference")  # in the order of the tables
-WIDTH = 19  # letters beside the images
 
 
 @dataclass
@@ -166,12 +165,12 @@ class Report:
         for row in first.values():
             images = DistilledSet.from_pretrained(self.folder / "sets" / file_of(row))
             through = "" if row["name"] == "random" else " + ".join(self.labels[name] for name in row["through"])
-            title = "\n".join(textwrap.fill(part, WIDTH) for part in (row["name"], through))
-            scores = [cell([row["top1"][on]], False) if on in row["top1"] else "" for on in self.backbones]
-            rows.append(ComparisonRow(title, first_of_each(images.dataset, images.labels_as(classes), shown), scores))
-        columns = [f"top-1 on\n{textwrap.fill(label, 14)}" for label in self._columns]
+            title = f"{row['name']}, through {through}" if through else row["name"]
+            scores = [Score.of(row["top1"].get(on, [])) for on in self.backbones]
+            pictures = first_of_each(images.dataset, images.labels_as(classes), shown)
+            rows.append(ComparisonRow(title, pictures, scores, images.is_real))
         names = [re.sub(r"^n\d{8}[_ ]", "", classes[number]) for number in shown]  # without WordNet's numbers
-        return save_comparison(rows, names, columns, path)
+        return save_comparison(rows, names, self._columns, path)
 
     @property
     def _heading(self) -> str:

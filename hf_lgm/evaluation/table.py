@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..publishing.comparison_figure import ComparisonRow, Score, save_comparison
 from ..publishing.display import html_table
 from ..publishing.distilled_set import DistilledSet
-from ..publishing.figures import ComparisonRow, evenly_sampled, first_of_each, save_comparison
-from ..publishing.results import ProbeResult, better_real_images, markdown_table, percent
+from ..publishing.figures import evenly_sampled, first_of_each
+from ..publishing.results import ALL_REAL_IMAGES, ProbeResult, better_real_images, markdown_table, percent
 from .transfer import TransferMatrix, shown_names
 
 if TYPE_CHECKING:
@@ -140,22 +141,21 @@ class Comparison:
         """Real images and the distilled above each other, each row with its top-1 on these backbones."""
         class_names = next(iter(self.sets.values())).class_names
         shown = evenly_sampled(len(class_names))
-        top1 = {(r.training_set, r.backbone): _cell(r, "top-1") for r in self.results}
+        top1 = {(r.training_set, r.backbone): Score.of(r.accuracies["top-1"]) for r in self.results}
         names = [name for name, images in self.sets.items() if images.is_real] + [
             name for name, images in self.sets.items() if not images.is_real
         ]
         rows = [
             ComparisonRow(
-                _wrapped(name),
+                name,
                 first_of_each(self.sets[name].dataset, _shown_labels(self.sets[name], class_names), shown),
                 [top1[name, backbone] for backbone in backbones],
+                self.sets[name].is_real,
             )
             for name in names
         ]
-        columns = (
-            [f"top-1 on\n{textwrap.fill(_short(name), 14)}" for name in backbones] if len(backbones) > 1 else ["top-1"]
-        )
-        return save_comparison(rows, [class_names[i] for i in shown], columns, path)
+        limits = [top1.get((ALL_REAL_IMAGES, backbone)) for backbone in backbones]
+        return save_comparison(rows, [class_names[i] for i in shown], shown_names(backbones), path, limits)
 
 
 def plot_bars(rows: Sequence[dict[str, Any]], title: str, ax: "matplotlib.axes.Axes | None") -> "matplotlib.axes.Axes":

@@ -1,8 +1,7 @@
-"""What a run shows: a grid of the synthetic images, and a comparison with real ones."""
+"""Images in a grid, with their names."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,17 +15,8 @@ PREVIEW_PIXELS = 640_000
 MAX_FRAME_IMAGES = 100  # of a set, in a frame of the time-lapse
 _MAX_COLUMNS = 10
 MAX_NAMED = 100  # more than these are not taken in at a glance, and their names are too small to read
-_CELL, _GAP, _LABEL_WIDTH, _SCORE_WIDTH, _HEADER, _LINE = 96, 4, 150, 110, 44, 18
+_CELL, GAP, _LINE = 96, 4, 18
 _LARGEST, _FONT_SIZE = 160, 13  # sides of a named image, and its name
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One row of the comparison: what it shows, one image per class shown, and its accuracies in words."""
-
-    title: str
-    images: Sequence[Image.Image]
-    scores: Sequence[str]
 
 
 def save_preview(dataset: Dataset, path: Path) -> Path:
@@ -53,22 +43,22 @@ def named_grid(
     rows = math.ceil(len(images) / columns)
 
     def size(side: int) -> tuple[int, int]:
-        return columns * (side + _GAP) + _GAP, rows * (side + _LINE + _GAP) + _GAP
+        return columns * (side + GAP) + GAP, rows * (side + _LINE + GAP) + GAP
 
     side = max(_CELL, min(max((image.width for image in images if image is not None), default=_CELL), _LARGEST))
     while max_pixels and math.prod(size(side)) > max_pixels:
         side -= 1
     font, (width, height) = ImageFont.load_default(size=_FONT_SIZE), size(side)
-    width = max(width, math.ceil(font.getlength(note)) + 2 * _GAP)
+    width = max(width, math.ceil(font.getlength(note)) + 2 * GAP)
     canvas = Image.new("RGB", (width, height + (_LINE if note else 0)), "white")
     draw = ImageDraw.Draw(canvas)
     for number, (image, name) in enumerate(zip(images, names, strict=True)):
         row, column = divmod(number, columns)
-        left, top = _GAP + column * (side + _GAP), _GAP + row * (side + _LINE + _GAP)
+        left, top = GAP + column * (side + GAP), GAP + row * (side + _LINE + GAP)
         tile = hatched((side, side)) if image is None else image.convert("RGB").resize((side, side))
         canvas.paste(tile, (left, top))
         draw.text((left, top + side), fitted(one_line(name), font, side), fill="black", font=font)
-    draw.text((_GAP, height), note, fill="black", font=font)
+    draw.text((GAP, height), note, fill="black", font=font)
     return canvas
 
 
@@ -110,34 +100,6 @@ def first_of_each(dataset: Dataset, labels: torch.Tensor, classes: Sequence[int]
     """The first image of each of these classes, by labels of shape (n,)."""
     rows = [int((labels == label).nonzero()[0, 0]) for label in classes]
     return [dataset[row]["image"].convert("RGB") for row in rows]
-
-
-def save_comparison(
-    rows: Sequence[ComparisonRow], class_names: Sequence[str], score_names: Sequence[str], path: Path
-) -> Path:
-    """The rows above each other, class names on top, accuracies at the end."""
-    scores_left = _LABEL_WIDTH + len(class_names) * (_CELL + _GAP) + 2 * _GAP
-    width = scores_left + len(score_names) * _SCORE_WIDTH
-    header = max(_HEADER, _LINE * (1 + max(name.count("\n") + 1 for name in score_names)))
-    canvas = Image.new("RGB", (width, header + len(rows) * (_CELL + _GAP)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
-    for column, name in enumerate(class_names):
-        left = _LABEL_WIDTH + column * (_CELL + _GAP)
-        draw.text((left, header - 20), fitted(name, font, _CELL), fill="black", font=font)
-    for column, name in enumerate(score_names):
-        lines = "\n".join(fitted(line, font, _SCORE_WIDTH - _GAP) for line in name.split("\n"))
-        draw.multiline_text((scores_left + column * _SCORE_WIDTH, 4), lines, fill="black", font=font)
-    for number, row in enumerate(rows):
-        top = header + number * (_CELL + _GAP)
-        draw.multiline_text((4, top + _CELL // 3), row.title, fill="black", font=font)
-        for column, image in enumerate(row.images):
-            enlarged = image.resize((_CELL, _CELL), Image.Resampling.BICUBIC)
-            canvas.paste(enlarged, (_LABEL_WIDTH + column * (_CELL + _GAP), top))
-        for column, score in enumerate(row.scores):
-            left = scores_left + column * _SCORE_WIDTH
-            draw.text((left, top + _CELL // 3), score, fill="black", font=font)
-    canvas.save(path)
-    return path
 
 
 def fitted(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:

@@ -12,7 +12,8 @@ from PIL import Image as PILImage
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, ProbeProtocol, transfer_matrix
 from hf_lgm.evaluation.comparison import Comparison, compare
 from hf_lgm.evaluation.transfer import mutual_knn_alignment, save_transfer
-from hf_lgm.publishing.figures import _CELL, _GAP, _HEADER, _LABEL_WIDTH
+from hf_lgm.publishing.comparison_figure import _LINE, _ROW, _SIDE
+from hf_lgm.publishing.figures import GAP
 from hf_lgm.publishing.results import ProbeResult
 
 QUICK = ProbeProtocol(epochs=30, learning_rate=1e-2, seeds=2)
@@ -135,8 +136,8 @@ def test_the_picture_has_each_class_under_its_name(backbones, train_images, real
     }
     comparison = compare(sets, backbones[:1], train_images, real, baselines=[], references=[], protocol=QUICK)
     picture = np.array(PILImage.open(comparison.save_figure(tmp_path / "c.png", comparison.backbones)))
-    rows = [picture[_HEADER + (_CELL + _GAP) * row + _CELL // 2] for row in range(2)]
-    columns = [_LABEL_WIDTH + (_CELL + _GAP) * column + _CELL // 2 for column in range(3)]
+    rows = [picture[2 * _LINE + _ROW * row + _SIDE // 2] for row in range(2)]
+    columns = [GAP + (_SIDE + GAP) * column + _SIDE // 2 for column in range(3)]
     assert [[int(row[column][0]) for column in columns] for row in rows] == [[0, 128, 255], [0, 128, 255]]
 
 

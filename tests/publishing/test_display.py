@@ -12,7 +12,7 @@ from sets import NASTY, make_set
 
 from hf_lgm import DistilledSet
 from hf_lgm.publishing.display import html_table
-from hf_lgm.publishing.figures import _CELL, _GAP, PREVIEW_PIXELS, save_preview
+from hf_lgm.publishing.figures import _CELL, GAP, PREVIEW_PIXELS, save_preview
 
 THROUGH = {"backbone": {"name": "demo-vit"}}
 PARTLY_REAL = [0, None, 8, None, 16, None]
@@ -72,13 +72,13 @@ def test_rows_are_those_of_a_dataset(name):
 def test_a_picture_of_all_of_them(name):
     images = variants()[name]
     picture = images.show()
-    assert picture.size[0] == 6 * (_CELL + _GAP) + _GAP
+    assert picture.size[0] == 6 * (_CELL + GAP) + GAP
     for row in range(6):
-        left = _GAP + row * (_CELL + _GAP)
-        tile = picture.crop((left, _GAP, left + _CELL, _GAP + _CELL))
+        left = GAP + row * (_CELL + GAP)
+        tile = picture.crop((left, GAP, left + _CELL, GAP + _CELL))
         is_grey = bool((np.ptp(np.asarray(tile), axis=2) == 0).all())
         assert is_grey is (row in images.missing_rows.tolist())
-        under = picture.crop((left, _GAP + _CELL, left + _CELL, picture.height - _GAP))
+        under = picture.crop((left, GAP + _CELL, left + _CELL, picture.height - GAP))
         assert under.getextrema()[0][0] < 128  # the name
 
 
@@ -86,8 +86,8 @@ def test_of_many_some_are_shown_and_the_rest_is_counted():
     colours = torch.linspace(0, 1, 40).view(40, 1, 1, 1).expand(40, 3, 8, 8)
     images = DistilledSet.from_pixels(colours, range(40), [f"n{label}" for label in range(40)])
     cut, whole = images.show(max_images=4), images.show()
-    centres = [_GAP + column * (_CELL + _GAP) + _CELL // 2 for column in range(4)]
-    shown = [cut.getpixel((x, _GAP + _CELL // 2))[0] for x in centres]
+    centres = [GAP + column * (_CELL + GAP) + _CELL // 2 for column in range(4)]
+    shown = [cut.getpixel((x, GAP + _CELL // 2))[0] for x in centres]
     assert shown == [np.asarray(images[row]["image"])[0, 0, 0] for row in (0, 10, 20, 30)]
     foot = cut.crop((0, cut.height - 18, cut.width, cut.height))
     assert foot.getextrema()[0][0] < 128  # "4 of 40 images, evenly spread"
@@ -132,4 +132,4 @@ def test_a_preview_names_what_it_shows(count, has_names, tmp_path):
     )
     pixels = np.asarray(Image.open(save_preview(images.dataset, tmp_path / "preview.png")))
     assert len(pixels) * len(pixels[0]) <= PREVIEW_PIXELS
-    assert bool((pixels[-_GAP - 14 : -_GAP, :60] == 255).any()) == has_names
+    assert bool((pixels[-GAP - 14 : -GAP, :60] == 255).any()) == has_names

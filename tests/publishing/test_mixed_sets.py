@@ -15,7 +15,7 @@ from hf_lgm.cli.publish import main as publish
 from hf_lgm.distillation.initialization import earlier_set
 from hf_lgm.evaluation.baselines import with_source_images
 from hf_lgm.evaluation.comparison import compare
-from hf_lgm.publishing.figures import _CELL, _GAP
+from hf_lgm.publishing.figures import _CELL, GAP
 from hf_lgm.settings import ProbeProtocol
 
 ROWS = [0, None, 8, None, 16, None]
@@ -55,7 +55,7 @@ def test_the_preview_shows_no_image_that_is_not_here(mixed, tmp_path):
     for name, images in (("whole", mixed), ("published", mixed.to_publish())):
         images.save_pretrained(tmp_path / name)
     whole, published = (Image.open(tmp_path / name / "preview.png").convert("RGB") for name in ("whole", "published"))
-    tiles = [(left, _GAP, left + _CELL, _GAP + _CELL) for left in range(_GAP, 6 * (_CELL + _GAP), _CELL + _GAP)]
+    tiles = [(left, GAP, left + _CELL, GAP + _CELL) for left in range(GAP, 6 * (_CELL + GAP), _CELL + GAP)]
     assert [whole.crop(tile) == published.crop(tile) for tile in tiles] == [False, True] * 3
     assert {colour for _, colour in published.crop(tiles[0]).getcolors()} >= {(255, 255, 255)}
     greys = {colour for tile in tiles[::2] for _, colour in published.crop(tile).getcolors()}
