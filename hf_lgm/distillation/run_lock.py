@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +21,10 @@ from ..whole_files import replacing
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "run.lock"
+
+# How often the holder touches its lock, and after what time without that the holder of another machine counts as gone:
+# seconds, by the clock of the disk.
+_TOUCHED_EVERY, GONE_AFTER = 30.0, 600.0
 
 # What ends a process without a word, unless it is asked first.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -64,7 +69,8 @@ class Holder:
 class RunLock:
     """Holds a folder for this process while a block runs; may be taken by it again within.
 
-    A lock of a process of this machine that does not run any more is taken over.
+    A lock of a process of this machine that does not run any more is taken over, and one of another machine that was
+    not touched for `GONE_AFTER` seconds. The holder's thread touches it while its process lives.
 
     Args:
         folder (`str` or `Path`): The folder; it is created, and removed again if nothing comes into it.
@@ -74,6 +80,7 @@ class RunLock:
         self.folder = Path(folder)
         self.path = Path(folder).absolute() / LOCK_FILE
         self._before: dict[int, Any] = {}
+        self._ended = threading.Event()
 
     def __enter__(self) -> "RunLock":
         self.acquire()
@@ -90,8 +97,19 @@ class RunLock:
         """
         if (holder := Holder.read(self.path)) is None or holder.process.is_gone or holder.is_this_process:
             return
-        process = holder.process
-        advice = "" if process.is_here else f" If it does not run any more, remove {self.folder / LOCK_FILE}."
+        process, advice = holder.process, ""
+        if not process.is_here:
+            if (age := self._age()) > GONE_AFTER:
+                logger.warning(
+                    "%s of process %d on %s was not touched for %.0f minutes: it is taken over",
+                    self.folder / LOCK_FILE, process.pid, process.host, age / 60,
+                )  # fmt: skip
+                return
+            minutes = max(1, round((GONE_AFTER - age) / 60))
+            advice = (
+                f" If it does not run any more, the folder is free in {minutes} minutes, or once "
+                f"{self.folder / LOCK_FILE} is removed."
+            )
         raise FileExistsError(
             f"output_dir: {self.folder} is in use by process {process.pid} on {process.host} since {holder.since}: "
             f"wait for it, stop it, or choose another output_dir.{advice}"
@@ -127,8 +145,23 @@ class RunLock:
         )
         self._write()
 
+    def _age(self) -> float:
+        """Seconds since the lock was touched: both times are the disk's, which may be another machine's."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=f".{LOCK_FILE}") as now:
+                return os.stat(now.name).st_mtime - self.path.stat().st_mtime
+        except OSError:  # a disk that can't be written says so when it is
+            return 0.0
+
+    def _keep_touching(self, ended: threading.Event) -> None:
+        while not ended.wait(_TOUCHED_EVERY) and self.path in _held:
+            with suppress(OSError):  # removed, or the disk is away: `check_held` says so
+                os.utime(self.path)
+
     def _take(self) -> None:
         self._write()
+        self._ended = threading.Event()
+        threading.Thread(target=self._keep_touching, args=[self._ended], name="hf_lgm-run-lock", daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             for signum in _ENDING:
                 if signal.getsignal(signum) == signal.SIG_DFL:
@@ -143,6 +176,7 @@ class RunLock:
                 temporary.write_text(json.dumps(asdict(holder), indent=2), encoding="utf-8")
 
     def _give_back(self) -> None:
+        self._ended.set()
         _held.pop(self.path, None)
         for signum, handler in self._before.items():
             signal.signal(signum, handler)

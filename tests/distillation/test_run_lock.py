@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from conftest import make_dataset
 
 from hf_lgm import LGMConfig, LGMDistiller
-from hf_lgm.distillation.run_lock import Holder, RunLock
+from hf_lgm.distillation.run_lock import GONE_AFTER, Holder, RunLock
 from hf_lgm.processes import Process
 
 
@@ -66,10 +68,32 @@ def test_a_number_that_was_given_to_another_process_is_no_holder(tmp_path, sleep
 
 
 @pytest.mark.parametrize("change", [{"host": "another"}, {"space": "1"}])
-def test_of_another_machine_one_has_to_know(tmp_path, change):
+def test_of_another_machine_the_time_tells(tmp_path, change, caplog):
     lock_of(Process(**{**vars(Process.this()), "pid": 1, **change}), tmp_path / "out")
-    with pytest.raises(FileExistsError, match=r"If it does not run any more, remove .*out/run.lock\."):
+    advice = r"the folder is free in 10 minutes, or once .*out/run.lock is removed\."
+    with pytest.raises(FileExistsError, match=f"If it does not run any more, {advice}"):
         RunLock(tmp_path / "out").acquire()
+    touched = time.time() - GONE_AFTER - 60
+    os.utime(tmp_path / "out/run.lock", (touched, touched))
+    with RunLock(tmp_path / "out"):
+        assert Holder.read(tmp_path / "out/run.lock").is_this_process
+    assert "of process 1 on" in caplog.text and "was not touched for 11 minutes: it is taken over" in caplog.text
+
+
+def test_a_holder_touches_its_lock_while_it_holds_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_lgm.distillation.run_lock._TOUCHED_EVERY", 0.01)
+    (tmp_path / "notes.txt").write_text("mine")
+    path, long_ago = tmp_path / "run.lock", (1.0, 1.0)
+    with RunLock(tmp_path):
+        os.utime(path, long_ago)
+        touched = time.monotonic() + 20
+        while path.stat().st_mtime == 1.0 and time.monotonic() < touched:
+            time.sleep(0.01)
+        assert time.time() - path.stat().st_mtime < 60
+    path.write_text("of another run")
+    os.utime(path, long_ago)
+    time.sleep(0.1)
+    assert path.stat().st_mtime == 1.0 and not [t for t in threading.enumerate() if t.name == "hf_lgm-run-lock"]
 
 
 def test_what_is_no_lock_is_said(tmp_path):
