@@ -44,6 +44,7 @@ from hf_lgm.settings import Decode
 ARCHITECTURES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "vit-b14": ("dinov2", 224, {"image_size": 224, "patch_size": 14}),
     "vit-s14": ("dinov2", 224, {"image_size": 224, "patch_size": 14, "hidden_size": 384, "num_attention_heads": 6}),
+    "vit-small": ("dinov2", 64, {"image_size": 64, "patch_size": 8, "hidden_size": 192, "num_attention_heads": 3}),
     "mobilenet": ("mobilenet_v1", 96, {"depth_multiplier": 0.25}),
 }
 
@@ -75,6 +76,17 @@ class Meter:
 
     def __init__(self) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the weights."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    @property
+    def name(self) -> str:
+        """What the machine is called in tables."""
+        is_gpu = self.device.type == "cuda"
+        return torch.cuda.get_device_name() if is_gpu else f"{torch.get_num_threads()} CPU thread(s)"
 
     def wait(self) -> None:
         """Until the device has done all."""
@@ -395,13 +407,10 @@ def main() -> None:
     (own,) = parse_arguments([SpeedArguments], __doc__, sys.argv[1:])
     prepare_torch()
     meter = Meter()
-    dtype = torch.bfloat16 if meter.device.type == "cuda" else torch.float32
+    dtype = meter.dtype
     backbone = make_backbone(own.architecture, dtype, meter.device)
-    device = (
-        torch.cuda.get_device_name() if meter.device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
-    )
-    found: dict[str, Any] = {"device": device, "architecture": own.architecture, "dtype": str(dtype)}
-    print(f"{own.architecture} in {dtype} on {device}, torch {torch.__version__}")
+    found: dict[str, Any] = {"device": meter.name, "architecture": own.architecture, "dtype": str(dtype)}
+    print(f"{own.architecture} in {dtype} on {meter.name}, torch {torch.__version__}")
     measures = {
         "step": lambda: part_step(meter, backbone, own, 10),
         "chunks": lambda: part_chunks(meter, backbone, own, 10),

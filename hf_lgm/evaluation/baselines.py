@@ -20,6 +20,7 @@ from ..features.coresets import (
     random_rows,
 )
 from ..features.extraction import FeatureExtractor
+from ..progress import progress
 from ..publishing.distilled_set import DistilledSet
 from ..publishing.provenance import library_versions
 from ..randomness import seeded_generator
@@ -198,9 +199,9 @@ def matched_rows(
     rows = rows.clone()
     for probe in probes:
         probe.total = probe.gradient_of(rows)
-    for _ in range(_MAX_SWEEPS):
+    for sweep in range(_MAX_SWEEPS):
         before = rows.clone()
-        for place, row in enumerate(rows.tolist()):
+        for place, row in enumerate(progress(rows.tolist(), desc=f"matching, sweep {sweep + 1}", unit="img")):
             of_class = candidates[int(y[row])]
             others = [probe.total - probe.gradient_of(rows[place : place + 1]) for probe in probes]
             scores = torch.stack([probe.cosines(rest, of_class) for probe, rest in zip(probes, others, strict=True)])

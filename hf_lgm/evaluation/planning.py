@@ -53,7 +53,7 @@ def _column_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetSize
     epochs = seconds_of(functools.partial(train_probes, lambda view: z, y, num_classes, few), device)
     rows = torch.arange(min(_ROWS, size.num_train), device=device)
     real = torch.randn(len(rows), backbone.dim, device=device)
-    fit = functools.partial(logistic_regression, real, rows % num_classes, num_classes, WEIGHT_DECAYS[-1], _STEPS)
+    fit = functools.partial(logistic_regression(real, rows % num_classes, num_classes, _STEPS), WEIGHT_DECAYS[-1])
     fits = len(WEIGHT_DECAYS) * (1 - HELD_OUT_SHARE) + 1  # one of each to choose from, and the chosen one on all
     all_real = fits * seconds_of(fit, device) * LBFGS_STEPS / _STEPS * size.num_train / len(rows)
     return _SETS * epochs * more**2 * protocol.epochs / _EPOCHS + all_real * more

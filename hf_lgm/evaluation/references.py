@@ -14,7 +14,7 @@ from ..hub import first_line
 from ..publishing.results import ALL_REAL_IMAGES, CLASS_MEAN
 from ..settings import ProbeProtocol
 from . import classifiers
-from .classifiers import Logits
+from .classifiers import Logits, OfStrength
 from .probe import probe_logits, train_probes
 
 # The first of CLIP's templates (arXiv 2103.00020); ensembles of 80 give a few points more.
@@ -120,7 +120,7 @@ def _neighbours(real: RealImages) -> tuple[str, Logits]:
     return how, _of_one_seed(classifiers.nearest_neighbours(z, y, num_classes))
 
 
-def _chosen(fit: Callable[..., Logits], strengths: tuple[float, ...], word: str) -> Fit:
+def _chosen(fit: Callable[..., OfStrength], strengths: tuple[float, ...], word: str) -> Fit:
     """A classifier whose strength is chosen on held-out training images."""
 
     def fitted(real: RealImages) -> tuple[str, Logits]:

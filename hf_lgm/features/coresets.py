@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.labelled_images import indices_by_class
+from ..progress import progress
 from ..randomness import seeded_generator
 
 
@@ -33,7 +34,7 @@ def kmeans_rows(
 ) -> torch.Tensor:
     """Rows of the real images nearest to the centres of the clusters of their class, sorted by class."""
     rows = []
-    for of_class in indices_by_class(labels, num_classes):
+    for of_class in progress(indices_by_class(labels, num_classes), desc="k-means", unit="class"):
         centres = torch.from_numpy(_clusters(z[of_class], images_per_class, 10, seed).cluster_centers_).to(z)
         rows.append(of_class[_distinct_nearest(torch.cdist(centres, z[of_class]))])
     return torch.cat(rows)
@@ -42,7 +43,7 @@ def kmeans_rows(
 def herding_rows(z: torch.Tensor, labels: torch.Tensor, num_classes: int, images_per_class: int) -> torch.Tensor:
     """Rows of real images, each the one that brings the mean of those so far nearest to the class mean."""
     rows, means = [], class_means(z, labels, num_classes)
-    for label, of_class in enumerate(indices_by_class(labels, num_classes)):
+    for label, of_class in enumerate(progress(indices_by_class(labels, num_classes), desc="herding", unit="class")):
         candidates, chosen = z[of_class], torch.zeros(len(of_class), dtype=torch.bool)
         for number in range(1, images_per_class + 1):
             mean = (candidates[chosen].sum(dim=0) + candidates) / number
@@ -106,7 +107,7 @@ def class_clusters(z: torch.Tensor, y: torch.Tensor, num_classes: int, clusters:
         seed (`int`): Of k-means.
     """
     cluster = torch.empty(len(y), dtype=torch.long)
-    for label, of_class in enumerate(indices_by_class(y.cpu(), num_classes)):
+    for label, of_class in enumerate(progress(indices_by_class(y.cpu(), num_classes), desc="clusters", unit="class")):
         found = torch.from_numpy(_clusters(z[of_class].float().cpu(), clusters, 3, seed).labels_).long()
         cluster[of_class] = label * clusters + _without_empty_ones(found, clusters)
     return cluster.to(y.device)

@@ -95,7 +95,7 @@ def test_two_classes_have_one_pair_and_no_correlation():
 
 
 def test_weights_of_a_linear_classifier_from_its_logits():
-    logits = logistic_regression(Z, Y, 3, 1e-2)
+    logits = logistic_regression(Z, Y, 3)(1e-2)
     W = linear_weights(lambda z: logits(z)[None], 5, Z.device)
     offset = logits(torch.zeros(1, 5))
     assert Z @ W.T + offset == pytest.approx(logits(Z), abs=1e-4)

@@ -64,7 +64,7 @@ def test_ridge_regression_is_scikit_learns(blobs, ridge):
     targets = torch.nn.functional.one_hot(y, CLASSES).double()
     penalty = ridge * z.double().var(dim=0, correction=0).mean().item() * len(z)  # theirs is of sums, not of means
     expected = torch.from_numpy(Ridge(alpha=penalty).fit(z.double(), targets).predict(other.double()))
-    torch.testing.assert_close(ridge_regression(z, y, CLASSES, ridge)(other.double()), expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(ridge_regression(z, y, CLASSES)(ridge)(other.double()), expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("shrinkage", [1e-4, 0.1, 0.95])
@@ -72,7 +72,7 @@ def test_discriminant_analysis_is_scikit_learns(blobs, shrinkage):
     z, y, other = blobs
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(z.double(), y)
     expected = torch.from_numpy(reference.predict_proba(other.double()))
-    found = discriminant_analysis(z, y, CLASSES, shrinkage)(other.double()).softmax(dim=1)
+    found = discriminant_analysis(z, y, CLASSES)(shrinkage)(other.double()).softmax(dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -84,7 +84,7 @@ def test_logistic_regression_is_scikit_learns(blobs, weight_decay):
     reference = LogisticRegression(C=1 / (weight_decay * len(z)), tol=1e-8, max_iter=10_000)
     scaled, mean = (z - z.mean(dim=0)) / scale, z.mean(dim=0)
     expected = reference.fit(scaled.double(), y).predict_proba(((other - mean) / scale).double())
-    found = logistic_regression(z, y, CLASSES, weight_decay)(other).softmax(dim=1)
+    found = logistic_regression(z, y, CLASSES)(weight_decay)(other).softmax(dim=1)
     torch.testing.assert_close(found.double(), torch.from_numpy(expected), atol=2e-3, rtol=0)
 
 
@@ -111,7 +111,7 @@ def test_the_strength_is_chosen_on_training_images_alone():
     def accuracy(of):
         return (of(other).argmax(dim=1) == y_other).double().mean().item()
 
-    assert ridge > 1e-2 and accuracy(logits) > accuracy(ridge_regression(z, y, 2, 1e-6)) + 0.05
+    assert ridge > 1e-2 and accuracy(logits) > accuracy(ridge_regression(z, y, 2)(1e-6)) + 0.05
 
 
 def test_a_class_of_one_image_is_kept():
@@ -151,7 +151,7 @@ def test_constant_features_have_an_answer(fit, strengths, value, within_classes)
     if within_classes:
         z = z + torch.eye(3, 4)[y]
     for strength in strengths:
-        logits = fit(z, y, 3, strength)(z)
+        logits = fit(z, y, 3)(strength)(z)
         assert logits.isfinite().all()
         assert not within_classes or (logits.argmax(dim=1) == y).all()
         if not within_classes:

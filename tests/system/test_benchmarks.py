@@ -255,3 +255,21 @@ def test_the_references_views_are_not_bounded_by_the_image(reference_class):
     quiet = views[views.amax(dim=(1, 2, 3)) < 1.0001]
     darkest = torch.minimum(quiet[:, 0, 16].amin(dim=1), quiet[:, 0, :, 16].amin(dim=1))
     assert 1300 < len(quiet) < 1700 and 0.09 < (darkest < 0.5).float().mean() < 0.15
+
+
+def test_every_part_is_timed_at_every_number_of_images(tmp_path):
+    small = ["--rows", 60, 90, "--classes", 3, "--dim", 4, "--eval_rows", 5, "--steps", 1, "--output", "many.json"]
+    table = run("many_images.py", *small, cwd=tmp_path)
+    rows = json.loads((tmp_path / "many.json").read_text())["rows"]
+    assert len(rows) == 12 and all(row["60"] > 0 and row["90"] > 0 for row in rows)
+    assert "| objective ridge, a step |" in table and "| 20 nearest neighbours |" in table
+
+
+@pytest.mark.slow
+def test_a_plan_is_beside_what_it_came_to(tmp_path):
+    case = ["--cases", "lgm on the features alone", "--classes", 2, "--per_class", 4, "--steps", 2]
+    table = run("plan.py", *case, cwd=tmp_path)
+    rows = json.loads((tmp_path / "plan.json").read_text())["rows"]
+    assert [row["what"] for row in rows] == ["steps, s", "in all, s", "memory, GB"]
+    assert all(row["planned / found"] == pytest.approx(row["planned"] / row["found"]) for row in rows)
+    assert "| lgm on the features alone | in all, s |" in table
