@@ -165,7 +165,9 @@ class Report:
         for row in first.values():
             images = DistilledSet.from_pretrained(self.folder / "sets" / file_of(row))
             through = "" if row["name"] == "random" else " + ".join(self.labels[name] for name in row["through"])
-            title = f"{row['name']}, through {through}" if through else row["name"]
+            is_run = row["kind"] == "run"
+            title = row["name"] if is_run else f"{row['name']} real images"
+            title += f", {'through' if is_run else 'by'} {through}" if through else ""
             scores = [Score.of(row["top1"].get(on, [])) for on in self.backbones]
             pictures = first_of_each(images.dataset, images.labels_as(classes), shown)
             rows.append(ComparisonRow(title, pictures, scores, images.is_real))
