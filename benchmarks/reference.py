@@ -27,6 +27,7 @@ class Reference:
         learning_rate (`float`, *optional*, defaults to 2e-3): Adam's.
         growth_steps (`float`, *optional*, defaults to 200): Steps between two pyramid levels.
         seed (`int`, *optional*, defaults to 0): Of everything that is random.
+        cached (`torch.Tensor`, *optional*): Shape (N, D), features of all real images, to match in place of a batch's.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Reference:
         learning_rate: float = 2e-3,
         growth_steps: float = 200,
         seed: int = 0,
+        cached: torch.Tensor | None = None,
     ) -> None:
         torch.manual_seed(seed)
-        self.encode, self.real, self.labels, self.size = encode, real, labels, size
+        self.encode, self.real, self.labels, self.size, self.cached = encode, real, labels, size, cached
         self.views, self.learning_rate, self.growth_steps = views, learning_rate, growth_steps
         self.classes = int(labels.max()) + 1
         self.y = torch.arange(self.classes, device=real.device).repeat_interleave(images_per_class)
@@ -64,11 +66,10 @@ class Reference:
         if len(self.levels) < len(self.sides) and self.steps > len(self.levels) * self.growth_steps:
             self._grow()
         y = self.y.repeat_interleave(self.views)
-        rows = self._next_rows(min(len(y), len(self.real)))
         probe = self._probe()
-        real = self._gradient(self._view(self.real[rows].float() / 255), self.labels[rows], probe, False)
+        real = self._gradient(*self._real_features(len(y)), probe, False)
         images = self.images().repeat_interleave(self.views, dim=0)
-        synthetic = self._gradient(self._view(images), y, probe, True)
+        synthetic = self._gradient(self.encode(self._view(images)), y, probe, True)
         loss = 1 - F.cosine_similarity(synthetic, real, dim=0)
         self.optimizer.zero_grad()
         loss.backward()
@@ -85,8 +86,15 @@ class Reference:
         torch.nn.init.zeros_(probe.bias)
         return probe
 
-    def _gradient(self, views: torch.Tensor, y: torch.Tensor, probe: torch.nn.Linear, graph: bool) -> torch.Tensor:
-        loss = F.cross_entropy(probe(self.encode(views).float()), y)
+    def _real_features(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of all real images, or of one view of each of a batch, with their labels."""
+        if self.cached is not None:
+            return self.cached, self.labels
+        rows = self._next_rows(min(count, len(self.real)))
+        return self.encode(self._view(self.real[rows].float() / 255)), self.labels[rows]
+
+    def _gradient(self, z: torch.Tensor, y: torch.Tensor, probe: torch.nn.Linear, graph: bool) -> torch.Tensor:
+        loss = F.cross_entropy(probe(z.float()), y)
         gradients = torch.autograd.grad(loss, [probe.weight, probe.bias], create_graph=graph)
         return torch.cat([gradient.flatten() for gradient in gradients])
 

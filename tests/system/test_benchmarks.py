@@ -121,7 +121,19 @@ def test_protocols(model_folder, dataset_folder, tmp_path, train_images, backbon
 
 @pytest.mark.slow
 def test_speed(tmp_path):
-    flags = ["--architecture", "mobilenet", "--parts", "step", "chunks", "scale", "extraction", "--steps", 1]
+    flags = [
+        "--photo_sides",
+        64,
+        "--architecture",
+        "mobilenet",
+        "--parts",
+        "step",
+        "chunks",
+        "scale",
+        "extraction",
+        "--steps",
+        1,
+    ]
     sizes = ["--classes", 2, "--chunked_classes", 14, "--scales", "2x2x1", "--reference_scales", "2x2x1"]
     printed = run("speed.py", *flags, *sizes, "--images", 70, cwd=tmp_path)
     assert "| ours, one chunk | " in printed and "| reference | 2 | 2 | 1 | " in printed
@@ -130,6 +142,9 @@ def test_speed(tmp_path):
     assert rows["reference"]["seconds"] > rows["limit"]["seconds"] > 0
     assert all(row["peak"] >= 0 for row in found["step"] if "peak" in row)
     assert found["chunks"][0]["chunk"] == 12 and found["chunks"][0]["times the limit"] > 1
+
+
+REFERENCES = [f"reference{what}" for what in ("", ", our lr and growth", ", our lr, growth and cached features")]
 
 
 @pytest.mark.slow
@@ -147,7 +162,7 @@ def test_accuracy(model_folder, dataset_folder, tmp_path):
     ]
     run("accuracy.py", *where, "--step_limit", 50, "--disable_tqdm", "true", cwd=tmp_path)
     curves = json.loads((tmp_path / "runs" / "accuracy.json").read_text())["curves"]
-    assert list(curves) == ["ours", "reference", "reference, our lr and growth"]
+    assert list(curves) == ["ours", *REFERENCES]
     assert all([point["step"] for point in curve] == [25, 50] for curve in curves.values())
     assert all(curve[1]["seconds"] > curve[0]["seconds"] > 0 for curve in curves.values())
     assert (tmp_path / "runs" / "accuracy.png").stat().st_size > 0
@@ -196,7 +211,7 @@ def test_the_reference_does_what_the_package_does(reference_class):
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     probe = reference._probe()
     z = torch.rand(6, 3, 4, 4)
-    found = reference._gradient(z, y, probe, True).detach()
+    found = reference._gradient(reference.encode(z), y, probe, True).detach()
     features = LabelledFeatures(z.flatten(1) @ W, y, uniform_weights(y))
     expected = probe_gradient(features, probe.weight.detach())
     torch.testing.assert_close(found[:15].view(3, 5), expected[:, :5])
@@ -206,6 +221,10 @@ def test_the_reference_does_what_the_package_does(reference_class):
     reference = reference_class(reference.encode, real, torch.arange(12) % 3, 4, learning_rate=0.05, growth_steps=20)
     losses = torch.stack([reference.step() for _ in range(100)])
     assert losses[-20:].mean() < 0.5 * losses[:20].mean() and len(reference.levels) == 3
+    cached, probe = torch.randn(12, 5), reference._probe()
+    reference = reference_class(reference.encode, real, torch.arange(12) % 3, 4, cached=cached)
+    z, y = reference._real_features(6)
+    assert z is cached and len(y) == 12  # all of them in every step
 
 
 def test_the_references_step_is_the_papers(reference_class):
