@@ -270,7 +270,9 @@ def save_transfer(matrix: TransferMatrix, path: Path) -> Path:
 
 def plot_transfer(matrix: TransferMatrix) -> "Figure":
     """A heat map of shares of the full-data probe, and these shares against alignment, side by side."""
-    figure = new_figure(10, 4.6)
+    from matplotlib.lines import Line2D  # here, since it is slow to load
+
+    figure = new_figure(12, 4.6)
     heat, scatter = figure.subplots(1, 2)
     names, share = [short_label(name, 24) for name in shown_names(matrix.backbones)], matrix.share.numpy()
     heat.imshow(100 * share, cmap=HEAT, vmin=0, vmax=100)
@@ -284,15 +286,25 @@ def plot_transfer(matrix: TransferMatrix) -> "Figure":
         text = f"{matrix.accuracy[row, column]:.1f}\n({share[row, column]:.0%})"
         is_dark = share[row, column] < 0.6
         heat.text(column, row, text, ha="center", va="center", color="white" if is_dark else "black", fontsize=9)
-    for row, name in enumerate(names):
-        columns = [column for column in range(len(names)) if column != row]
-        x, y = matrix.alignment[row, columns].numpy(), 100 * share[row, columns]
-        look = {"color": COLOURS[row % len(COLOURS)], "marker": MARKERS[row % len(MARKERS)]}
-        scatter.scatter(x, y, s=45, label=f"through {name}", **look)
-        for column, point in zip(columns, zip(x, y, strict=True), strict=True):
-            scatter.annotate(f"on {names[column]}", point, (6, 3), textcoords="offset points", fontsize=7)
+    for row, column in itertools.permutations(range(len(names)), 2):
+        point = matrix.alignment[row, column].item(), 100 * share[row, column]
+        scatter.scatter(*point, s=45, color=_colour(row), marker=_marker(column))
     scatter.set(xlabel="mutual 10-nearest-neighbour alignment", ylabel="share of the full-data probe in percent")
     scatter.set_title(textwrap.fill(matrix.claim, 62), fontsize=8)
-    scatter.margins(x=0.3, y=0.15)  # room for the points' names
-    scatter.legend(fontsize=8, loc="best")
+    numbered = list(enumerate(names))
+    made = [Line2D([], [], ls="", marker="o", color=_colour(number), label=name) for number, name in numbered]
+    seen = [Line2D([], [], ls="", marker=_marker(number), color="grey", label=name) for number, name in numbered]
+    headings = [Line2D([], [], ls="", label=heading) for heading in ("distilled through", "evaluated on")]
+    keys = [headings[0], *made, headings[1], *seen]
+    scatter.legend(handles=keys, fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     return figure
+
+
+def _colour(number: int) -> str:
+    """Of the points of sets that were made through a backbone."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def _marker(number: int) -> str:
+    """Of the points on a backbone."""
+    return MARKERS[number % len(MARKERS)]
