@@ -396,7 +396,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         cells = []
         for name in columns:
             value = row.get(name, "")
-            if name == "peak" and value != "":
+            if name.startswith("peak") and value != "":
                 value = f"{value / 2**30:.2f} GB"
             cells.append(f"{value:.4g}" if isinstance(value, float) else str(value))
         print("| " + " | ".join(cells) + " |", flush=True)

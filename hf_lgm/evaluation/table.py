@@ -141,7 +141,7 @@ class Comparison:
         """Real images and the distilled above each other, each row with its top-1 on these backbones."""
         class_names = next(iter(self.sets.values())).class_names
         shown = evenly_sampled(len(class_names))
-        top1 = {(r.training_set, r.backbone): Score.of(r.accuracies["top-1"]) for r in self.results}
+        top1 = {(r.training_set, r.backbone): Score(percent(r.rows()[0]), r.mean, r.std) for r in self.results}
         names = [name for name, images in self.sets.items() if images.is_real] + [
             name for name, images in self.sets.items() if not images.is_real
         ]
