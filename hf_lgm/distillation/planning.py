@@ -63,7 +63,7 @@ class Plan:
         steps (`int`): Optimisation steps.
         step_seconds (`float`): Of each.
         extraction_seconds (`float`): To encode all real images, decoding not counted.
-        memory_bytes (`int`): At the peak.
+        memory_bytes (`int`): Of weights, features, images and what is kept between passes, at the peak.
         disk_bytes (`int`): Cached features, checkpoints and what is published; downloads not counted.
         evaluation_seconds (`float`, *optional*, defaults to 0): The table at the end, on one process.
     """
@@ -95,7 +95,7 @@ class Plan:
             "steps": f"{self.steps:,} of {self.step_seconds:.2g} s: {_duration(self.steps * self.step_seconds)}",
             "the table": _duration(self.evaluation_seconds),
             "in all": f"{_duration(self.seconds)}: until {_clock(self.seconds)} if begun now",
-            "memory": f"{_amount(self.memory_bytes)}{where}",
+            "memory": f"{_amount(self.memory_bytes)}{where}, besides what Python and its libraries take",
             "disk": _amount(self.disk_bytes) + (f", and a download of {_amount(download)}" if download else ""),
         }
         return "\n".join(f"{name + ':':19}{text}" for name, text in lines.items())
