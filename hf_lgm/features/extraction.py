@@ -2,9 +2,7 @@
 
 import logging
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,6 @@ from .cache import SHARD_ROWS, FeatureCache, check_finite
 from .streaming import EncodedStream
 
 logger = logging.getLogger(__name__)
-
-# Batches that threads decode while one is encoded.
-_AHEAD = 2
 
 
 class CentreCrops(Dataset):
@@ -45,21 +40,6 @@ class CentreCrops(Dataset):
         return self.images.centre_crop(row, *self.geometry)
 
 
-def _decoded_ahead(pixels: CentreCrops, order: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
-    """Batches of rows, decoded by threads while the backbone works: Pillow and torch let others run."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as executor:
-        ahead: deque[list[Future[torch.Tensor]]] = deque()
-        try:
-            for rows in order:
-                ahead.append([executor.submit(pixels.__getitem__, row) for row in rows])
-                if len(ahead) > _AHEAD:
-                    yield torch.stack([crop.result() for crop in ahead.popleft()])
-            while ahead:
-                yield torch.stack([crop.result() for crop in ahead.popleft()])
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-
-
 def is_constant(z: torch.Tensor) -> bool:
     """Whether all rows of features (N, D) are the same, but for rounding. Ends at the first block that differs."""
     first, eps = z[0].double(), torch.finfo(z.dtype).eps
@@ -77,7 +57,7 @@ class FeatureExtractor:
         accelerator (`accelerate.Accelerator`, *optional*): Says which process this is, and on which device.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
         num_workers (`int`, *optional*, defaults to 0): Processes that decode images; -1 for as many as there are
-            cores, where a GPU does the rest. With none, threads of this process decode.
+            cores, where a GPU does the rest.
         cache_dir (`str` or `Path`, *optional*): Another place for the cache.
         shard_rows (`int`, *optional*, defaults to 1024): Images per shard: an interrupted extraction loses at most as
             many.
@@ -189,8 +169,7 @@ class FeatureExtractor:
         batches = [[rows.tolist() for rows in shard.split(self.batch_size)] for shard in shards]
         order = [rows for shard in batches for rows in shard]
         workers, on_gpu = min(self.decoding_workers, len(order)), backbone.mean.is_cuda
-        decoded = DataLoader(pixels, batch_sampler=order, num_workers=workers, pin_memory=on_gpu) if workers else None
-        loader = iter(decoded or _decoded_ahead(pixels, order))
+        loader = iter(DataLoader(pixels, batch_sampler=order, num_workers=workers, pin_memory=on_gpu))
         for shard in batches:
             features = []
             for rows in shard:

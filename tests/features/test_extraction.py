@@ -225,7 +225,7 @@ def test_a_backbone_with_layers_is_asked_once_for_both(train_images, tmp_path):
     assert sum(calls) == 2 * len(train_images)
 
 
-def test_an_image_that_cannot_be_read_stops_the_threads_that_decode(backbone, tmp_path):
+def test_an_image_that_cannot_be_read_stops_the_extraction(backbone, tmp_path):
     rows = make_dataset(per_class=8)
     images = LabelledImages.from_dataset(rows)
     read = []
