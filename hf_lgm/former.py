@@ -34,7 +34,7 @@ _PLACES = {
     "distilled_set": ["publishing.distilled_set"],
     "encoding": ["distillation.encoding"],
     "feature_cache": ["features.cache"],
-    "figures": ["publishing.figures", "publishing.timelapse"],
+    "figures": ["publishing.figures", "publishing.comparison_figure", "publishing.timelapse"],
     "fingerprint": ["backbones.fingerprint"],
     "initialization": ["distillation.initialization"],
     "latents": ["distillation.latents"],
@@ -56,7 +56,7 @@ _PLACES = {
     "stream_rows": ["features.stream_rows"],
     "streaming": ["features.streaming"],
     "synthetic": ["settings", "distillation.synthetic"],
-    "transfer": ["evaluation.transfer"],
+    "transfer": ["evaluation.transfer", "evaluation.transfer_plot"],
     "zero_shot": ["evaluation.references"],
 }
 

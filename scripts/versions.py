@@ -4,7 +4,8 @@
     python scripts/versions.py newest -- -m "slow or not slow"
 
 makes a virtual environment of its own, installs this clone with the extra `test`, and runs pytest with what
-follows `--`. torch is that of constraints.txt: others bring gigabytes on machines without a GPU. Needs Python 3.11 or later.
+follows `--`. torch is that of constraints.txt: others bring gigabytes on machines without a GPU. For Python
+3.11 or later.
 """
 
 import argparse

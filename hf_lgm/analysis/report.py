@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..distillation.output_folder import check_is_ours
-from ..evaluation.transfer import TransferMatrix, plot_transfer, shown_names
+from ..evaluation.transfer import TransferMatrix, shown_names
+from ..evaluation.transfer_plot import plot_transfer
 from ..publishing.files import ANALYSIS_FILE, ANALYSIS_PAGE, read_json, write_json
 from ..publishing.markdown import escaped
 from ..publishing.plotting import FORMATS, check_plots, plot_style, save_figure, short_label

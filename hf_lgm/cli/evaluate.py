@@ -127,7 +127,7 @@ def main() -> None:
 
 def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
     """The table as Markdown and JSON, per class and group, and the figures; over those of an earlier table."""
-    from ..evaluation.transfer import save_transfer
+    from ..evaluation.transfer_plot import save_transfer
     from ..publishing.files import write_json
 
     folder.mkdir(parents=True, exist_ok=True)

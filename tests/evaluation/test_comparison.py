@@ -11,7 +11,8 @@ from PIL import Image as PILImage
 
 from hf_lgm import DistilledSet, FrozenBackbone, LabelledImages, Preprocessing, ProbeProtocol, transfer_matrix
 from hf_lgm.evaluation.comparison import Comparison, compare
-from hf_lgm.evaluation.transfer import mutual_knn_alignment, save_transfer
+from hf_lgm.evaluation.transfer import mutual_knn_alignment
+from hf_lgm.evaluation.transfer_plot import save_transfer
 from hf_lgm.publishing.comparison_figure import _LINE, _ROW, _SIDE
 from hf_lgm.publishing.figures import GAP
 from hf_lgm.publishing.results import ProbeResult
