@@ -35,7 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "chunks of two images": {"chunk_size": 2},
     "two backbones": {},
     "latents": {"parameterization": "latent", "growth_share": 0.0},
-    "real images in every step": {"real_features": "online", "layers": 0, "init": "noise", "init_weight": 0.0},
+    "real images in every step": {**FEATURES_ALONE, "objective": "lgm", "real_features": "online"},
 }
 
 
