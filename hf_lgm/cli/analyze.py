@@ -16,6 +16,7 @@ from ..settings import ProbeProtocol, Projection, ProtocolName
 from ..values import check_at_least
 from .arguments import DataArguments, LoadingArguments, ModelArguments
 from .parsing import parse_arguments, prepare_torch, run_command, with_name_of_sets
+from .terminal import say
 
 
 @dataclass
@@ -80,8 +81,8 @@ def main() -> None:
     )
     if extractor.accelerator.is_main_process:
         analysis.save(folder)
-        print((folder / ANALYSIS_PAGE).read_text(encoding="utf-8"))
-        print(f"Look at: {folder / ANALYSIS_PAGE}, and the plots beside it")
+        say((folder / ANALYSIS_PAGE).read_text(encoding="utf-8"))
+        say(f"Look at: {folder / ANALYSIS_PAGE}, and the plots beside it")
 
 
 if __name__ == "__main__":

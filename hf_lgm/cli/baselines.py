@@ -21,6 +21,7 @@ from .parsing import (
     published_command,
     run_command,
 )
+from .terminal import say
 
 OF_DEMO = ("flip", "crop_scale")
 
@@ -96,8 +97,8 @@ def main() -> None:
             remove_earlier_run(folder)
             chosen.save_pretrained(folder)
         models_and_data = f"--model {models[0]}" + (f" --dataset {data_args.dataset}" if data_args.dataset else "")
-        print(f"Look at: {folder}/preview.png")
-        print(f"Next:    hf-lgm evaluate --sets {folder} {models_and_data}")
+        say(f"Look at: {folder}/preview.png")
+        say(f"Next:    hf-lgm evaluate --sets {folder} {models_and_data}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from .parsing import (
     published_command,
     run_command,
 )
-from .terminal import keep_log
+from .terminal import keep_log, say
 
 if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
@@ -90,7 +90,7 @@ def main() -> None:
     args = LGMConfig(**vars(given))
     source = inputs.source_of(data_args, dataset)
     if run_args.plan:
-        print(_plan(model_args, data_args, models, dataset, run_args, args))
+        say(str(_plan(model_args, data_args, models, dataset, run_args, args)))
         return
     runs = {name: LGMConfig(**vars(run)) for name, run in chosen.items()}
     for run in runs.values():
@@ -117,7 +117,7 @@ def main() -> None:
         if args.push_to_hub:  # every process takes part
             address = distiller.push_to_hub(args.hub_dataset_id)
             if distiller.accelerator.is_main_process:
-                print(f"Published: {address}")
+                say(f"Published: {address}")
     distiller.accelerator.end_training()
 
 
@@ -256,14 +256,15 @@ def _compare(
 def _report(comparison: "Comparison", args: "LGMConfig", images: str, following: str) -> None:
     """Print the table, what to look at and what to type next."""
     for metric in (name for name in comparison.metrics if name != "top-5"):
-        print(f"\n{metric.capitalize()} on {images}, in percent, over {args.eval_seeds} probes:\n")
-        print(f"{comparison.table(metric)}\n")
-    print(*(f"warning: {warning}\n" for warning in comparison.warnings()), sep="", end="")
+        say(f"\n{metric.capitalize()} on {images}, in percent, over {args.eval_seeds} probes:\n")
+        say(f"{comparison.table(metric)}\n")
+    for warning in comparison.warnings():
+        say(f"warning: {warning}")
     folder = args.output_dir
-    print(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
-    print(f'Use:     datasets.load_dataset("{folder}")')
-    print(f"Share:   hf-lgm publish --folder {folder} --repo_id USER/{Path(folder).name}")
-    print(f"Next:    {following}")
+    say(f"Look at: {folder}/comparison.png, {folder}/preview.png, {folder}/timelapse.gif")
+    say(f'Use:     datasets.load_dataset("{folder}")')
+    say(f"Share:   hf-lgm publish --folder {folder} --repo_id USER/{Path(folder).name}")
+    say(f"Next:    {following}")
 
 
 if __name__ == "__main__":

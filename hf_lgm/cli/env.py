@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from .parsing import parse_arguments
+from .terminal import say
 
 PACKAGES = (
     "hf_lgm",
@@ -37,7 +38,7 @@ def main() -> None:
         "features and results": assets_folder(""),
     }
     width = max(map(len, found))
-    print(*(f"{key:<{width}}  {value}" for key, value in found.items()), sep="\n")
+    say("\n".join(f"{key:<{width}}  {value}" for key, value in found.items()))
 
 
 def _version(package: str) -> str:

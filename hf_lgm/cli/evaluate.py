@@ -18,6 +18,7 @@ from ..settings import ProbeProtocol, ProtocolName, ViewSettings
 from ..values import check_at_least, check_positive
 from .arguments import DataArguments, LoadingArguments, ModelArguments
 from .parsing import parse_arguments, prepare_torch, run_command, with_name_of_sets
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Comparison
@@ -135,7 +136,7 @@ def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
     for name in (TRANSFER_FIGURE, TRANSFER_FILE):
         (folder / name).unlink(missing_ok=True)
     if (folder / TABLE_FILE).exists():
-        print(f"Replacing the table in {folder}: --output_dir keeps it")
+        say(f"Replacing the table in {folder}: --output_dir keeps it")
     sections = [f"# {heading}\n"]
     sections += [f"## {metric}\n\n{comparison.table(metric)}\n" for metric in comparison.metrics]
     if comparison.transfer:
@@ -143,7 +144,7 @@ def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
         if find_spec("matplotlib"):
             save_transfer(comparison.transfer, folder / TRANSFER_FIGURE)
         else:
-            print("No plot of transfer: pip install 'hf_lgm[plots]'")
+            say("No plot of transfer: pip install 'hf_lgm[plots]'")
         write_json(folder / TRANSFER_FILE, comparison.transfer.to_dict())
     (folder / TABLE_FILE).write_text("\n".join(sections), encoding="utf-8")
     write_json(folder / RESULTS_FILE, [row for result in comparison.results for row in result.rows()])
@@ -153,14 +154,15 @@ def _write(comparison: "Comparison", folder: Path, heading: str) -> None:
 def _report(comparison: "Comparison", folder: Path, heading: str) -> None:
     """Print the tables, warnings, and what to look at."""
     for metric in (name for name in comparison.metrics if name != "top-5"):
-        print(f"\n{metric.capitalize()} on {heading}:\n\n{comparison.table(metric)}")
+        say(f"\n{metric.capitalize()} on {heading}:\n\n{comparison.table(metric)}")
     if comparison.transfer:
-        print(f"\nTop-1 (share of the probe on all real images; alignment):\n\n{comparison.transfer.table()}")
-        print(f"\n{comparison.transfer.claim}")
-    print(*(f"\nwarning: {warning}" for warning in comparison.warnings()), sep="")
+        say(f"\nTop-1 (share of the probe on all real images; alignment):\n\n{comparison.transfer.table()}")
+        say(f"\n{comparison.transfer.claim}")
+    for warning in comparison.warnings():
+        say(f"\nwarning: {warning}")
     figures = [folder / name for name in (COMPARISON_FILE, TRANSFER_FIGURE) if (folder / name).exists()]
-    print(f"\nLook at: {', '.join(map(str, figures))}")
-    print(f"Quote:   {folder}/{TABLE_FILE}, {folder}/{RESULTS_FILE}")
+    say(f"\nLook at: {', '.join(map(str, figures))}")
+    say(f"Quote:   {folder}/{TABLE_FILE}, {folder}/{RESULTS_FILE}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..hub import check_repo_id
 from .arguments import DEFAULT_DATASET, DataArguments, ModelArguments, ReadingArguments
 from .parsing import parse_arguments, prepare_torch, run_command, with_name_of_sets
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..gallery.data import ShownSet
@@ -140,11 +141,11 @@ def _show(page: str, shown: "list[ShownSet]", args: GalleryArguments, static: Pa
     if static is not None:
         static.parent.mkdir(parents=True, exist_ok=True)
         static.write_text(page, encoding="utf-8")
-        print(f"Look at:   {static}")
+        say(f"Look at:   {static}")
     if args.space is not None and args.space_is_folder:
-        print(f"Look at:   {write_space(Path(args.space).expanduser(), page, shown)}/index.html")
+        say(f"Look at:   {write_space(Path(args.space).expanduser(), page, shown)}/index.html")
     elif args.space is not None:
-        print(f"Published: {push_space(args.space, page, shown, args.private)}")
+        say(f"Published: {push_space(args.space, page, shown, args.private)}")
     if args.app:
         launch(page, " and ".join(each.name for each in shown))
 

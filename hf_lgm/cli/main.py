@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from .help import meant_flag
 from .parsing import run_command
+from .terminal import say
 
 COMMANDS = {
     "distill": "distil a dataset into a few images per class, through one backbone or several",
@@ -32,9 +33,9 @@ def main() -> None:
     """Run the command that is named first."""
     name, *flags = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(USAGE)
+        say(USAGE)
     elif name == "--version":
-        print(f"hf_lgm {version('hf_lgm')}")
+        say(f"hf_lgm {version('hf_lgm')}")
     elif name not in COMMANDS:
         meant = meant_flag(name, list(COMMANDS))
         advice = f"Did you mean {meant}?" if meant else f"They are {', '.join(COMMANDS)}."

@@ -166,7 +166,7 @@ def run_command(main: Callable[[], None]) -> None:
         with terminal.speaking():
             main()
     except KeyboardInterrupt as stop:
-        print(f"\nstopped: {str(stop) or 'nothing more was saved.'}", file=sys.stderr)
+        terminal.say(f"\nstopped: {str(stop) or 'nothing more was saved.'}", sys.stderr)
         sys.exit(130)
     except Exception as found:
         error = _named(found)
@@ -175,7 +175,7 @@ def run_command(main: Callable[[], None]) -> None:
         advice = ""
         if type(error).__name__ == "OutOfMemoryError":
             advice = " Use a smaller --chunk_size, --views_per_step or --per_device_eval_batch_size."
-        sys.exit(f"\nerror: {error}{advice}\n(HF_LGM_TRACEBACK=1 shows where)")
+        sys.exit(terminal.printable(f"\nerror: {error}{advice}\n(HF_LGM_TRACEBACK=1 shows where)"))
 
 
 def prepare_torch() -> None:

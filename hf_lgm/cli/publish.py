@@ -13,6 +13,7 @@ from ..demo import DEMO_MODELS
 from ..hub import check_repo_id, check_tag
 from ..publishing.licenses import check_license
 from .parsing import parse_arguments, prepare_torch, run_command
+from .terminal import say
 
 if TYPE_CHECKING:
     from ..backbones.backbone import FrozenBackbone
@@ -96,15 +97,15 @@ def main() -> None:
         where["comparison"] = comparison if comparison.is_file() else None
     if args.output_dir:
         shown = to_publish if isinstance(to_publish, ProbeModel) else distilled.to_publish(args.include_source_images)
-        print(f"Look at:   {shown.save_pretrained(args.output_dir, repo_id=args.repo_id)}/README.md")
+        say(f"Look at:   {shown.save_pretrained(args.output_dir, repo_id=args.repo_id)}/README.md")
     if args.repo_id:
-        print(f"Published: {to_publish.push_to_hub(args.repo_id, **where)}")
+        say(f"Published: {to_publish.push_to_hub(args.repo_id, **where)}")
     name = args.repo_id or args.output_dir
     revision = f', revision="{args.tag}"' if args.tag else ""
     usage = f'datasets.load_dataset("{name}"{revision})'
     if isinstance(to_publish, ProbeModel):
         usage = to_publish.usage(name)
-    print(f"Use:       {usage}")
+    say(f"Use:       {usage}")
 
 
 def _add_flags(distilled: "DistilledSet", args: PublishArguments) -> None:

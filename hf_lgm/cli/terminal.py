@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -17,6 +19,9 @@ _LIBRARIES = ("accelerate", "datasets", "diffusers", "huggingface_hub", "transfo
 # Records wait until it is known which folder is the run's.
 _WAITING = 10_000
 _log = MemoryHandler(_WAITING, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+
+# What moves a terminal's cursor, changes its title or turns text around, and halves of letters that can't be written.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class _Shown(logging.Filter):
@@ -33,6 +38,24 @@ class _Shown(logging.Filter):
 _shown = _Shown()
 
 
+def printable(text: str) -> str:
+    """Names, labels and errors may hold a stranger's words: what would steer the terminal is shown by its number."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print what a command found, if not to standard output then to a file."""
+    print(printable(text), file=file)
+
+
+class _Printable(logging.Formatter):
+    """Records as they may be printed, and kept in a file that is printed later."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or as many as the record has."""
+        return printable(super().format(record))
+
+
 class _Terminal(logging.Handler):
     """Standard error, above a progress bar if there is one."""
 
@@ -46,6 +69,7 @@ def speaking() -> Iterator[None]:
     """Print what this process has to say, as long as it lasts: of several only the first speaks, but for errors."""
     terminal = _Terminal(logging.DEBUG if is_first() else logging.ERROR)
     terminal.addFilter(_shown)
+    terminal.setFormatter(_Printable())
     root, ours = logging.getLogger(), logging.getLogger("hf_lgm")
     ours.setLevel(logging.DEBUG)  # all of it goes to the log
     for handler in (terminal, _log):
@@ -96,7 +120,7 @@ def keep_log(folder: str | Path) -> None:
         path.write_text(LOG_HEAD, encoding="utf-8")
     _close_log()  # of several runs each has its own
     file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _log.setTarget(file)
     _log.capacity = 1  # from now on each is written at once
     _log.flush()

@@ -147,6 +147,8 @@ def _loaded(data: bytes, max_pixels: int, needed: int | None) -> tuple[Image.Ima
 
 def _decoded(data: bytes, max_pixels: int, needed: int | None) -> Image.Image:
     image = Image.open(BytesIO(data))
+    if image.format == "EPS":
+        raise UnreadableImage("it is PostScript, a program, which is not run; save it as PNG")
     if image.width * image.height > max_pixels:
         raise _too_large(max_pixels)
     if needed:  # of JPEGs alone; Pillow takes the smallest fraction that leaves both sides as large

@@ -1,12 +1,15 @@
 """What a run prints, and what it keeps to itself."""
 
 import io
+import logging
 import sys
 
 import pytest
 from commands import run
 
 from hf_lgm import progress as bars
+from hf_lgm.cli import terminal
+from hf_lgm.cli.parsing import run_command
 
 DEMO = ["--max_steps", "3", "--views_per_step", "2", "--eval_seeds", "2"]
 DEMO += ["--max_train_samples", "100", "--max_eval_samples", "50"]
@@ -80,3 +83,34 @@ def test_a_bar_on_a_terminal(monkeypatch):
     for _ in bars.progress(range(3), desc="here", mininterval=0):
         pass
     assert sys.stderr.getvalue().count("\r") > 1 and "100%|" in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("caf\u00e9 \u732b \u0631\u200c\u0647\n\tsecond line", "caf\u00e9 \u732b \u0631\u200c\u0647\n\tsecond line"),
+        ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J"),
+        ("\x9b2J\x7f\rover", r"\x9b2J\x7f\rover"),
+        ("cat\u202egnp.exe\u2066", r"cat\u202egnp.exe\u2066"),
+        (b"caf\xe9".decode(errors="surrogateescape"), r"caf\udce9"),
+    ],
+)
+def test_a_strangers_words_do_not_steer_the_terminal(text, shown, capsys, caplog):
+    def fail():
+        logging.getLogger("hf_lgm").warning("seen: %s", text)
+        terminal.say(text)
+        raise ValueError(text)
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(fail)
+    said = capsys.readouterr()
+    assert said.out == f"{shown}\n" and f"seen: {shown}\n" in said.err and f"error: {shown}\n" in ended.value.code
+
+
+def test_a_log_is_printed_later(tmp_path):
+    def speak():
+        terminal.keep_log(tmp_path)
+        logging.getLogger("hf_lgm").warning("seen: \x1b[2J \udce9")
+
+    run_command(speak)
+    assert r"seen: \x1b[2J \udce9" in (tmp_path / "run.log").read_text()

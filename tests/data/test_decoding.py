@@ -160,6 +160,7 @@ def test_a_tiff_with_broken_exif():
         (png()[:200], "truncated|broken"),
         (saved(PHOTO, "TIFF")[:-30], "."),
         (saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "no agreed range"),
+        (saved(PHOTO, "EPS"), "it is PostScript, a program, which is not run"),  # Pillow would start Ghostscript
     ],
 )  # fmt: skip
 def test_pixels_that_are_not_there_are_said(data, why):
