@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import psutil
 import torch
 
 from ..backbones.backbone import FrozenBackbone
@@ -66,6 +67,8 @@ class Plan:
         memory_bytes (`int`): Of weights, features, images and what is kept between passes, at the peak.
         disk_bytes (`int`): Cached features, checkpoints and what is published; downloads not counted.
         evaluation_seconds (`float`, *optional*, defaults to 0): The table at the end, on one process.
+        libraries_bytes (`int`, *optional*, defaults to 0): Of the same memory, what Python and its libraries take:
+            nothing of a GPU's.
     """
 
     size: DatasetSize
@@ -78,6 +81,7 @@ class Plan:
     memory_bytes: int
     disk_bytes: int
     evaluation_seconds: float = 0.0
+    libraries_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -86,7 +90,7 @@ class Plan:
 
     def __str__(self) -> str:
         where = f" on each of {self.num_processes} processes" if self.num_processes > 1 else ""
-        download = self.size.download_bytes
+        download, libraries = self.size.download_bytes, self.libraries_bytes
         lines = {
             "real images": f"{self.size.num_train:,} to distil, {self.size.num_eval:,} to evaluate on",
             "classes": f"{self.size.num_classes:,}",
@@ -95,7 +99,8 @@ class Plan:
             "steps": f"{self.steps:,} of {self.step_seconds:.2g} s: {_duration(self.steps * self.step_seconds)}",
             "the table": _duration(self.evaluation_seconds),
             "in all": f"{_duration(self.seconds)}: until {_clock(self.seconds)} if begun now",
-            "memory": f"{_amount(self.memory_bytes)}{where}, besides what Python and its libraries take",
+            "memory": f"{_amount(self.memory_bytes + libraries)}{where}"
+            + (f", {_amount(libraries)} of it for Python and its libraries" if libraries else ""),
             "disk": _amount(self.disk_bytes) + (f", and a download of {_amount(download)}" if download else ""),
         }
         return "\n".join(f"{name + ':':19}{text}" for name, text in lines.items())
@@ -134,6 +139,7 @@ def plan(
     learned = side * side * (1 if args.channels == 1 else 3)
     checkpoint = num_images * learned * 4 * 4  # 4/3 as many numbers, thrice, of 4 bytes
     kept = args.kept_checkpoints
+    weights = sum(parameter.nbytes for backbone in backbones for parameter in backbone.parameters())
     return Plan(
         size,
         num_images,
@@ -142,13 +148,19 @@ def plan(
         args.max_steps,
         sum(steps) * drawn / len(backbones) + owned * drawing,
         sum(num_real * each.forward / args.views_per_step / num_processes for each in passes),
-        sum(parameter.nbytes for backbone in backbones for parameter in backbone.parameters())
+        weights
         + beside_chunks(owned, image)
         + chunk * max(each.graph_bytes for each in passes)
         + autoencoder_bytes
         + features,
         features + layers + kept * checkpoint + (num_images + num_staying) * image.numel(),
+        libraries_bytes=_libraries_bytes(weights) if backbones[0].mean.device.type == "cpu" else 0,
     )
+
+
+def _libraries_bytes(weights: int) -> int:
+    """What this process holds, which has loaded all that a run needs, without so many bytes of weights."""
+    return max(0, psutil.Process().memory_info().rss - weights)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ def test_imagenet(backbone, tmp_path, size, processes):
     text = str(found)
     assert f"{size.num_train:,} to distil" in text and f"{size.num_classes:,}" in text
     assert ("on each of 8 processes" in text) == (processes == 8) and ("1024.0 GB" in text) == (processes == 8)
+    assert 2**26 < found.libraries_bytes < 2**34  # this process, with torch in it
+    assert f", {planning._amount(found.libraries_bytes)} of it for Python and its libraries" in text
 
 
 def test_amounts_and_times_are_in_units_that_say_something():
