@@ -1,12 +1,14 @@
 """What reaches the model is what its image processor gives: over every one of Transformers, and key by key."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 import transformers as tf
 from conftest import ROOT
+from packaging import version
 from PIL import Image
 from processors import OTHER_SHAPE, difference, names, noise, page, rows
 
@@ -32,7 +34,10 @@ def test_square_images_are_resized_and_cropped_as_its_processor_does():
 
 
 def test_the_page_is_what_the_table_says():
-    assert (ROOT / "docs/processors.md").read_text() == page()
+    written = (ROOT / "docs/processors.md").read_text()
+    if version.parse(tf.__version__) < version.parse(re.search(r"Transformers ([\d.]+) that", written)[1]):
+        pytest.skip("the page is about a later Transformers")
+    assert written == page()
 
 
 VALUES = [

@@ -66,6 +66,7 @@ def png(*chunks: bytes, behind: bool = False) -> bytes:
     return data[:place] + b"".join(chunks) + data[place:]
 
 
+@pytest.mark.filterwarnings("ignore:Saving I mode images as PNG")  # Pillow 13 refuses, 11.3 to 12.3 warn
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16", "I", "HSV"])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_good_images_have_the_bits_that_datasets_gives_them(mode, kind):
@@ -73,7 +74,13 @@ def test_good_images_have_the_bits_that_datasets_gives_them(mode, kind):
         data = saved(PHOTO.convert("L").convert("I").convert(mode) if mode[0] == "I" else PHOTO.convert(mode), kind)
     except (OSError, ValueError):
         pytest.skip(f"{kind} holds no {mode}")
-    assert same(read_image(data), of_datasets(data))
+    try:
+        wanted = of_datasets(data)
+    except OSError:  # YCbCr in TIFF, which Pillow reads since 13
+        with pytest.raises(UnreadableImage):
+            read_image(data)
+    else:
+        assert same(read_image(data), wanted)
 
 
 @pytest.mark.parametrize("orientation", range(10))
