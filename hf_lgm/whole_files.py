@@ -56,6 +56,7 @@ def replacing_together(folder: Path, key: str, first: str) -> Iterator[Path]:
         key (`str`): Without this file the others mean nothing; it comes last.
         first (`str`): The file that comes first.
     """
+    remove_abandoned(folder)
     temporary = folder / temporary_name(folder.resolve().name[:50])
     try:
         temporary.mkdir()

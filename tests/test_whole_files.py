@@ -104,3 +104,11 @@ def test_a_set_is_the_old_one_the_new_one_or_none(tmp_path, monkeypatch, point, 
         assert found.views.flip == is_old and (is_old or found.fingerprint == new.fingerprint)
     new.save_pretrained(tmp_path)
     assert DistilledSet.from_pretrained(tmp_path).fingerprint == new.fingerprint
+
+
+def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(Process, "this", lambda: Process(**{**vars(OWN), "pid": 2**22 + 1}))
+    (tmp_path / temporary_name("set")).mkdir()
+    monkeypatch.undo()
+    make_set(2, size=8).save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -42,6 +43,8 @@ from .provenance import reason_to_be_private
 from .repository import HubRepository
 from .rows import COLUMNS, features_of, own_images, read_rows
 from .schema import check_config, check_results
+
+logger = logging.getLogger(__name__)
 
 
 def set_repository(repo_id: str, config: dict[str, Any], **kwargs: Any) -> HubRepository:
@@ -129,6 +132,8 @@ class DistilledSet:
         check_config(config)
         check_results(results)
         dataset = read_rows(folder / DATA_FILE)
+        if not config:
+            logger.warning("'%s' has no %s: probes are trained on it with the default views", name, CONFIG_FILE)
         config.pop("dataset_info", None)
         return cls(dataset, config, results)
 

@@ -34,6 +34,15 @@ def test_a_folder_and_back(tmp_path, source_index):
     assert json.loads((tmp_path / "results.json").read_text()) == written.results
 
 
+def test_a_set_that_does_not_say_how_it_was_made_says_so(tmp_path, caplog):
+    make_set(config={"settings": {}}).save_pretrained(tmp_path)
+    DistilledSet.from_pretrained(tmp_path)
+    assert caplog.text == ""
+    (tmp_path / "lgm_config.json").unlink()
+    DistilledSet.from_pretrained(tmp_path)
+    assert f"'{tmp_path}' has no lgm_config.json: probes are trained on it with the default views" in caplog.text
+
+
 @pytest.mark.parametrize(("settings", "bounded"), [({}, True), ({"bounded_crops": False}, False)])
 def test_probes_see_the_crops_that_a_set_was_made_with(settings, bounded):
     """Earlier sets do not say, and had bounded ones."""
