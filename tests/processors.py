@@ -92,7 +92,16 @@ def names() -> list[str]:
     """Image processors that work without torchvision."""
     others = [kinds["pil"] for kinds in _mapping().values() if "pil" in kinds and not kinds["pil"].endswith("Pil")]
     found = {name for name in dir(tf) if name.endswith("ImageProcessorPil")} | set(others)
-    return sorted(found - {"TimmWrapperImageProcessor"})  # is read from its configuration
+    return sorted(filter(_works, found - {"TimmWrapperImageProcessor"}))  # is read from its configuration
+
+
+def _works(name: str) -> bool:
+    """Whether the class can be made without torchvision, whatever its name says."""
+    try:
+        getattr(tf, name)()
+    except ImportError:  # HunYuanVL's until Transformers 5.22
+        return False
+    return True
 
 
 def _mapping() -> dict[str, dict[str, str]]:
