@@ -20,7 +20,7 @@ SIZES = {"size": {"shortest_edge": 24}, "crop_size": {"height": 16, "width": 16}
 
 def test_every_processor_is_read_or_refused():
     assert len(rows()) == len(names()) > 90
-    assert sum(row.read is not None for row in rows()) > 45
+    assert sum(row.read is not None for row in rows()) >= 45
     assert all(row.refused for row in rows() if row.read is None)
 
 
