@@ -30,6 +30,7 @@ INSTEAD = {
     "data_seed": "seed: it decides the order of the data too",
     "load_best_model_at_end": "nothing: choosing by evaluation would select on the test images",
     "hub_model_id": "hub_dataset_id: the images are a dataset",
+    "torch_compile": "nothing: compiling takes longer than it saves, where it saves anything",
     "deepspeed": "plain data parallelism: there are no weights to shard",
     "fsdp": "plain data parallelism: there are no weights to shard",
 }
@@ -146,9 +147,6 @@ class LGMArguments:
         adam_epsilon (`float`, *optional*, defaults to 1e-8): Likewise.
         bf16 (`bool`, *optional*): Precision of the backbone's weights, bfloat16 or float32; where not given, bfloat16
             on GPUs that have it. The objective is always computed in float32.
-        torch_compile (`bool`, *optional*, defaults to `False`): Compile the backbone.
-        torch_compile_backend (`str`, *optional*): The compiler; PyTorch's default where not given.
-        torch_compile_mode (`str`, *optional*): Its mode; PyTorch's default where not given.
         use_cpu (`bool`, *optional*, defaults to `False`): Use no accelerator.
         per_device_eval_batch_size (`int`, *optional*, defaults to 64): Images per forward pass without gradient.
         dataloader_num_workers (`int`, *optional*, defaults to -1): Processes that decode images; -1: as many as cores
@@ -217,9 +215,6 @@ class LGMArguments:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     bf16: bool | None = None
-    torch_compile: bool = False
-    torch_compile_backend: str | None = None
-    torch_compile_mode: str | None = None
     use_cpu: bool = False
     per_device_eval_batch_size: int = 64
     dataloader_num_workers: int = -1

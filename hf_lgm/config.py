@@ -85,7 +85,7 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
             advice = f"use {instead}" if instead else "it has no meaning for a distillation: leave it out"
             raise ValueError(f"LGMConfig does not take {name}={getattr(self, name)!r}; {advice}.")
         LGMArguments.__post_init__(self)
-        self._check_backends()
+        self._check_backend()
         learning_rate_factor(self.lr_scheduler_type, self.max_steps)  # refuses what can't be used
         self.bf16 = self._bf16_by_default if self.bf16 is None else self.bf16
         TrainingArguments.__post_init__(self)
@@ -141,22 +141,13 @@ class LGMConfig(LGMArguments, TrainingArguments):  # type: ignore[misc]  # narro
         is_gpu = torch.cuda.is_available() and not self.use_cpu
         return is_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
 
-    def _check_backends(self) -> None:
-        """Refuse what torch does not have: a compiler or its mode would be missed in the first step only."""
+    def _check_backend(self) -> None:
+        """Refuse what torch does not have."""
         if self.ddp_backend is not None:
             known = [name for name in torch.distributed.Backend.backend_list if name != "undefined"]
             wanted = [part.rpartition(":")[2] for part in self.ddp_backend.split(",")]  # as in cuda:nccl,cpu:gloo
             if not set(wanted) <= set(known):
                 raise ValueError(f"ddp_backend must be one of {', '.join(known)}, found '{self.ddp_backend}'.")
-        if self.torch_compile_backend is not None:
-            if self.torch_compile_backend not in torch.compiler.list_backends(exclude_tags=()):
-                usual, found = ", ".join(torch.compiler.list_backends()), f"found '{self.torch_compile_backend}'"
-                raise ValueError(f"torch_compile_backend must be one of {usual}, {found}.")
-        if self.torch_compile_mode is not None and self.torch_compile_backend in (None, "inductor"):
-            modes = list(torch._inductor.list_mode_options())
-            if self.torch_compile_mode not in modes:
-                found = f"found '{self.torch_compile_mode}'"
-                raise ValueError(f"torch_compile_mode must be one of {', '.join(modes)}, {found}.")
 
     def _moved_fields(self) -> list[dataclasses.Field]:
         """The inherited fields without meaning here that are not at their defaults."""

@@ -107,9 +107,6 @@ class LGMDistiller(DistillationTrainer):
         self.extractor = FeatureExtractor(self.accelerator, batch_size, args.dataloader_num_workers)
         self.backbones = _prepared(model, processing_class, args, self.accelerator.device)
         self.view_sizes = [ViewSizes.of(each, args.view_sizes, args.seed) for each in self.backbones]
-        if args.torch_compile:  # only now: what has been tried on it so far is not to be compiled
-            for each in self.backbones:
-                each.compile_model(args.torch_compile_backend, args.torch_compile_mode)
         encoder = StreamEncoder(self.backbones, self.accelerator, batch_size, kept_per_class=args.kept_of_stream)
         columns = ColumnOptions(image_column_name, label_column_name)
         wrap = functools.partial(LabelledImages.wrap, stream_encoder=encoder, options=columns)

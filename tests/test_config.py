@@ -113,6 +113,6 @@ def test_every_setting_decides_the_result_or_is_known_not_to():
         *("eval_steps", "eval_delay", "resume_from_checkpoint", "save_strategy", "save_steps", "save_total_limit"),
         "preview_steps",
         *("logging_steps", "logging_first_step", "report_to", "run_name", "project", "disable_tqdm", "push_to_hub"),
-        *("hub_private_repo", "hub_token", "torch_compile", "torch_compile_backend", "torch_compile_mode", "use_cpu"),
+        *("hub_private_repo", "hub_token", "use_cpu"),
         *("per_device_eval_batch_size", "dataloader_num_workers", "ddp_backend", "ddp_timeout", "local_rank"),
     }

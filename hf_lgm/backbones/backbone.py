@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 import os
-import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -17,7 +16,7 @@ from ..data.crops import centre_crops
 from ..demo import demo_folder
 from ..hub import cached_commit, existing_path_or_id, first_line, model_error, must_use_cache
 from ..settings import Pooling
-from .architectures import call_model, image_method, prepare, takes_text, vision_config
+from .architectures import call_model, prepare, takes_text, vision_config
 from .fingerprint import model_fingerprint
 from .layers import find_layers, pool_layers
 from .live import is_timm, without_classifier, without_timm_head
@@ -292,28 +291,6 @@ class FrozenBackbone(nn.Module):
         """On a device, float32 weights in bfloat16 if `bf16`."""
         backbone = self.to(device)
         return backbone.cast(torch.bfloat16) if bf16 and backbone.dtype == torch.float32 else backbone
-
-    def compile_model(self, backend: str | None = None, mode: str | None = None) -> None:
-        """Let `torch.compile` make the model faster, in place; whatever does not compile runs as before.
-
-        Two images are taken through it and back, so that what goes wrong does so here. Backend and mode are PyTorch's
-        defaults where not given.
-        """
-        options: dict[str, Any] = {"backend": backend or "inductor", "mode": mode, "dynamic": False}
-        method = image_method(self.model)
-        plain = getattr(self.model, method)
-        setattr(self.model, method, torch.compile(plain, **options))
-        try:
-            side = self.image_size
-            pixels = self.mean.new_zeros(2, 3, side, side).requires_grad_()
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The .grad attribute")  # the compiler looks for one
-                self.forward_with_layers(pixels).sum().backward()
-            logger.info("%s is compiled by %s", self.name, options["backend"])
-        except Exception as error:  # a compiler may raise anything
-            setattr(self.model, method, plain)
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            logger.warning("%s can't be compiled and runs as it is: %s", self.name, reason)
 
     def describe(self) -> dict[str, Any]:
         """What decides the features, besides the weights: for logs, cards and configuration files."""

@@ -45,8 +45,7 @@ GROUPS = {
     ),
     "machine": (
         "chunk_size",
-        "use_cpu bf16 per_device_eval_batch_size dataloader_num_workers torch_compile torch_compile_backend "
-        "torch_compile_mode ddp_backend ddp_timeout local_rank",
+        "use_cpu bf16 per_device_eval_batch_size dataloader_num_workers ddp_backend ddp_timeout local_rank",
     ),
 }
 

@@ -124,9 +124,10 @@ def plan(
     owned, staying = (len(owned_range(number, 0, num_processes)) for number in (num_images, num_staying))
     passes = [_Passes.measured(backbone, args, side, owned) for backbone in backbones]
     chunk, drawn = min(each.chunk for each in passes), len(drawn_backbones(len(backbones), args, 0))
+    online = owned if args.real_features == "online" else 0  # with as many real images in each step as there are views
     steps = [
         owned * each.both
-        + (owned - chunk + staying) * each.forward
+        + (owned - chunk + staying + online) * each.forward
         + _objective_seconds(backbone, args, size, num_images + num_staying)
         for each, backbone in zip(passes, backbones, strict=True)
     ]

@@ -240,26 +240,6 @@ def test_a_timm_model_without_timm(tmp_path):
         FrozenBackbone.from_pretrained(str(tmp_path))
 
 
-def test_compiled_gives_the_same_features(backbone, caplog):
-    images = torch.rand(2, 3, SIDE, SIDE)
-    expected = backbone(images)
-    caplog.set_level("INFO", "hf_lgm")
-    backbone.compile_model("aot_eager")  # the default's compiler takes minutes here; the way is the same
-    assert "is compiled by aot_eager" in caplog.text
-    torch.testing.assert_close(backbone(images), expected)
-
-
-def test_what_does_not_compile_runs_as_it_is(backbone, caplog):
-    def refuse(graph, inputs):
-        raise RuntimeError("no such instruction")
-
-    images = torch.rand(2, 3, SIDE, SIDE)
-    expected = backbone(images)
-    backbone.compile_model(refuse)
-    assert "can't be compiled and runs as it is" in caplog.text and "no such instruction" in caplog.text
-    assert torch.equal(backbone(images), expected)
-
-
 def test_another_precision_is_a_copy(backbone):
     other = backbone.cast(torch.bfloat16)
     assert (backbone.dtype, other.dtype, other.mean.dtype) == (torch.float32, torch.bfloat16, torch.float32)

@@ -61,8 +61,6 @@ SPECIAL = {
     "repo_id": "user/name",
     "report_to": ["tensorboard"],
     "resume_from_checkpoint": "auto",
-    "torch_compile_backend": "eager",
-    "torch_compile_mode": "reduce-overhead",
     "ddp_backend": "gloo",
 }
 # Fields whose effects meet those of others in Transformers' own arguments.
