@@ -36,6 +36,8 @@ def test_replace_makes_a_copy():
 def test_refusals_say_what_to_use():
     with pytest.raises(ValueError, match="does not take num_train_epochs=5; use max_steps"):
         LGMConfig(num_train_epochs=5)
+    with pytest.raises(ValueError, match="does not take torch_compile=True; use nothing: compiling takes longer"):
+        LGMConfig(torch_compile=True)
     with pytest.raises(ValueError, match="does not take weight_decay=0.1; it has no meaning for a distillation"):
         LGMConfig(weight_decay=0.1)
 
