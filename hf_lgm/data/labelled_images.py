@@ -29,6 +29,7 @@ from .decoding import LEFT_OUT, NAMED_ROWS, UnreadableImage, encoded, named_rows
 from .file_signature import file_signature
 from .images import centre_crop, decoded_side, fast_centre_crop, to_tensor
 from .in_memory import as_dataset, not_a_split
+from .threads import in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ class LabelledImages:
             resample (`str`, *optional*, defaults to `"bicubic"`): Likewise.
         """
         exact = replace(self, decode="exact")
-        crops = [exact.centre_crop(index, size, resize_ratio, resample) for index in range(len(self))]
+        crops = in_threads(lambda index: exact.centre_crop(index, size, resize_ratio, resample), range(len(self)))
         return torch.stack(crops) if crops else torch.empty(0, 3, size, size, dtype=torch.uint8)
 
     @property

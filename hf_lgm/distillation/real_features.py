@@ -14,6 +14,7 @@ from ..config import LGMConfig
 from ..data.augmentation import random_views
 from ..data.images import to_tensor
 from ..data.labelled_images import LabelledImages
+from ..data.threads import in_threads
 from ..distributed import gather_rows, owned_range
 from ..features.cache import check_finite
 from ..features.coresets import class_clusters
@@ -191,3 +192,7 @@ class _RandomCrops(Dataset):
         left, top = int(x * (width - self.size + 1)), int(y * (height - self.size + 1))
         image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
         return to_tensor(image.crop((left, top, left + self.size, top + self.size)))
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[torch.Tensor]:
+        """What a loader asks for where it wants a batch."""
+        return in_threads(self.__getitem__, keys)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..backbones.backbone import FrozenBackbone
 from ..data.labelled_images import LabelledImages
+from ..data.threads import in_threads
 from ..progress import progress
 from .cache import SHARD_ROWS, FeatureCache, check_finite
 from .streaming import EncodedStream
@@ -38,6 +39,10 @@ class CentreCrops(Dataset):
 
     def __getitem__(self, row: int) -> torch.Tensor:
         return self.images.centre_crop(row, *self.geometry)
+
+    def __getitems__(self, rows: list[int]) -> list[torch.Tensor]:
+        """What a loader asks for where it wants a batch."""
+        return in_threads(self.__getitem__, rows)
 
 
 def is_constant(z: torch.Tensor) -> bool:

@@ -370,6 +370,7 @@ def test_replaced_files_of_a_streamed_table_have_new_features(tmp_path, files, b
     assert torch.equal(before, again) and not torch.equal(after, before) and known_as != known_later
 
 
+@left_open
 def test_replaced_files_of_a_streamed_parquet_of_paths_have_new_features(tmp_path, files, backbone):
     folder = tmp_path / "table"
     folder.mkdir()
