@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from ..randomness import seeded_generator
 from ..settings import Objective
 
-# Numbers that are held at a time, such as logits, while something is summed over all real features.
-_BLOCK = 2**26
+# Numbers that are held at a time, such as logits, while something is summed over all real features. On a CPU they are
+# few: memory that is taken anew for each block costs as much as the sums.
+_BLOCK_ON_CPU, _BLOCK = 2**22, 2**26
 
 # Real features that a temperature is fitted on, at most; it is one number.
 _TEMPERATURE_ROWS = 4096
@@ -44,20 +45,47 @@ class LabelledFeatures:
     weight: torch.Tensor
     cluster: torch.Tensor | None = None
 
-    @property
+    @functools.cached_property
     def by_cluster(self) -> "LabelledFeatures":
         """The same with clusters in place of classes, where there are any."""
         return self if self.cluster is None else LabelledFeatures(self.z, self.cluster, self.weight)
 
     def blocks(self, like: torch.Tensor, width: int) -> Iterator["LabelledFeatures"]:
-        """The samples a few at a time, as many as make `_BLOCK` numbers of that width, where and as `like` is."""
-        rows = max(1, _BLOCK // width)
+        """The samples a few at a time, as many as make a block of numbers of that width, where and as `like` is."""
+        rows = max(1, (_BLOCK_ON_CPU if like.device.type == "cpu" else _BLOCK) // width)
         for z, y, weight in zip(*(t.split(rows) for t in (self.z, self.y, self.weight)), strict=True):
             yield LabelledFeatures(z.to(like), y.to(like.device), weight.to(like))
 
     def targets(self, num_classes: int) -> torch.Tensor:
         """The distribution over classes of each sample, of shape (N, C)."""
         return (self.y if self.y.is_floating_point() else F.one_hot(self.y, num_classes)).to(self.z.dtype)
+
+    def class_sums(self, like: torch.Tensor) -> torch.Tensor:
+        """For each of C classes the weighted sums of features and of ones, of shape (C, D + 1).
+
+        Those that want no gradient, as of real features, are computed once.
+
+        Args:
+            like (`torch.Tensor`): Shape (C, …); sums are where and as it is.
+        """
+        num_classes = len(like)
+        if num_classes in self._class_sums:
+            return self._class_sums[num_classes]
+        total = like.new_zeros(num_classes, self.z.shape[1] + 1)
+        for block in self.blocks(like, max(total.shape)):
+            total = total + block.targets(num_classes).T @ block.weighted
+        if not total.requires_grad:
+            self._class_sums[num_classes] = total
+        return total
+
+    @functools.cached_property
+    def _class_sums(self) -> dict[int, torch.Tensor]:
+        return {}
+
+    @property
+    def weighted(self) -> torch.Tensor:
+        """Features with a one beside them, for a bias, times what each sample counts, of shape (N, D + 1)."""
+        return torch.cat([self.z, self.z.new_ones(len(self.z), 1)], dim=1) * self.weight[:, None]
 
     @functools.cached_property
     def norm(self) -> torch.Tensor:
@@ -106,7 +134,8 @@ def probe_gradient(features: LabelledFeatures, W: torch.Tensor, b: torch.Tensor 
     """Gradient of the weighted cross-entropy with respect to a linear probe, of shape (C, D + 1).
 
     The last column belongs to the bias. In closed form `[(softmax(z W^T + b) - y)^T z, sum(softmax - y)]`, so that a
-    gradient through it needs no double backward pass (paper, section 3.1, states the gradient itself).
+    gradient through it needs no double backward pass (paper, section 3.1, states the gradient itself). What labels
+    add to it does not depend on the probe: of real features it is computed once.
 
     Args:
         features (`LabelledFeatures`): N samples.
@@ -115,9 +144,28 @@ def probe_gradient(features: LabelledFeatures, W: torch.Tensor, b: torch.Tensor 
     """
     total = W.new_zeros(W.shape[0], W.shape[1] + 1)
     for block in features.blocks(W, len(W)):
-        error = (_logits(block.z, W, b).softmax(dim=1) - block.targets(len(W))) * block.weight[:, None]
-        total = total + torch.cat([error.T @ block.z, error.sum(dim=0)[:, None]], dim=1)
-    return total
+        total = total + _logits(block.z, W, b).softmax(dim=1).T @ block.weighted
+    return total - features.class_sums(W)
+
+
+def probe_loss(features: LabelledFeatures, W: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted cross-entropy of a linear probe, a scalar, and its gradient as [`probe_gradient`] has it.
+
+    Both in one pass: labels are needed for the class sums alone, since the cross-entropy is linear in them.
+
+    Args:
+        features (`LabelledFeatures`): N samples.
+        W (`torch.Tensor`): Shape (C, D), the probe's weights.
+        b (`torch.Tensor`): Shape (C,), its bias.
+    """
+    total, level = W.new_zeros(W.shape[0], W.shape[1] + 1), W.new_zeros(())
+    for block in features.blocks(W, len(W)):
+        logits = _logits(block.z, W, b)
+        p = logits.softmax(dim=1)
+        total = total + p.T @ block.weighted
+        level = level + block.weight @ (logits.amax(dim=1) - p.amax(dim=1).log())  # logsumexp, without exponentials
+    sums = features.class_sums(W)
+    return level - (sums * torch.cat([W, b[:, None]], dim=1)).sum(), total - sums
 
 
 def linear_gradient_matching(synthetic: LabelledFeatures, real: LabelledFeatures, W: torch.Tensor) -> torch.Tensor:
@@ -170,8 +218,7 @@ def ridge_probe_loss(synthetic: LabelledFeatures, real: LabelledFeatures) -> tor
         few = LabelledFeatures(real.z[some], real.y[some], real.weight[some])
         scale = _best_scale(next(few.blocks(W, 1)), W, b)
         # Blocks of real features leave no graph: their whole gradient is that for the probe.
-        gradient = probe_gradient(real, scale * W, scale * b)
-        loss = _cross_entropy(real, scale * W, scale * b)
+        loss, gradient = probe_loss(real, scale * W, scale * b)
     along = scale * (gradient * torch.cat([W, b[:, None]], dim=1)).sum()
     return loss + along - along.detach()
 
@@ -291,14 +338,6 @@ def _one_minus_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _logits(z: torch.Tensor, W: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
     return z @ W.T if b is None else z @ W.T + b
-
-
-def _cross_entropy(features: LabelledFeatures, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    total = W.new_zeros(())
-    for block in features.blocks(W, len(W)):
-        log_likelihood = (_logits(block.z, W, b).log_softmax(dim=1) * block.targets(len(W))).sum(dim=1)
-        total = total - (log_likelihood * block.weight).sum()
-    return total
 
 
 def _best_scale(features: LabelledFeatures, W: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from hf_lgm.distillation.objectives import (
     feature_gradient,
     linear_gradient_matching,
     probe_gradient,
+    probe_loss,
     ridge_and_natural_gradient,
     uniform_weights,
 )
@@ -52,6 +53,25 @@ def test_probe_gradient_is_autograds(std):
     torch.testing.assert_close(probe_gradient(features, random_probe(std)), expected, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("std", [0.0, 1.0, 100.0], ids=["undecided", "decided", "certain"])
+def test_the_loss_of_a_probe_is_the_cross_entropy(std):
+    features, W, b = random_features(12, seed=0), random_probe(std), torch.arange(C).double()
+    expected = (F.cross_entropy(features.z @ W.T + b, features.y, reduction="none") * features.weight).sum()
+    loss, gradient = probe_loss(features, W, b)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(gradient, probe_gradient(features, W, b), rtol=0, atol=1e-14)
+
+
+def test_an_objective_may_ask_for_the_gradient_twice():
+    """What is kept of features that learn would hold a graph that the first backward pass has used up."""
+    features = random_features(6, seed=3)
+    learned = LabelledFeatures(features.z.requires_grad_(), features.y, features.weight)
+    first, second = (
+        torch.autograd.grad(probe_gradient(learned, random_probe()).square().sum(), learned.z)[0] for _ in range(2)
+    )
+    assert torch.equal(first, second) and first.abs().max() > 1e-6
+
+
 def test_closed_form_equals_double_backward_through_views_and_pyramid():
     """Value and pixel gradient, in float64, through a real (tiny) DINOv2."""
     backbone = FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE)).double()
@@ -82,8 +102,9 @@ def test_closed_form_equals_double_backward_through_views_and_pyramid():
 def test_real_features_in_blocks_are_the_same(monkeypatch):
     features, W = random_features(50, seed=2), random_probe()
     whole = probe_gradient(features, W)
-    monkeypatch.setattr("hf_lgm.distillation.objectives._BLOCK", 7)
-    torch.testing.assert_close(probe_gradient(features, W), whole, rtol=0, atol=1e-15)
+    monkeypatch.setattr("hf_lgm.distillation.objectives._BLOCK_ON_CPU", 7)
+    again = LabelledFeatures(features.z, features.y, features.weight)  # without what the first has kept
+    torch.testing.assert_close(probe_gradient(again, W), whole, rtol=0, atol=1e-15)
 
 
 def test_probe_std_zero_matches_class_means():
@@ -206,7 +227,7 @@ def test_invariances_of_the_ridge_objective():
 def test_real_features_of_the_ridge_objective_in_blocks_are_the_same(monkeypatch):
     synthetic, real, W = one_hot(class_features(6, seed=4)), class_features(30, seed=5), random_probe()
     loss, dz, _ = feature_gradient(synthetic, real, W, "ridge")
-    monkeypatch.setattr("hf_lgm.distillation.objectives._BLOCK", 3 * D)
+    monkeypatch.setattr("hf_lgm.distillation.objectives._BLOCK_ON_CPU", 3 * D)
     again = LabelledFeatures(real.z, real.y, real.weight)  # without what the first has kept
     in_blocks, dz_in_blocks, _ = feature_gradient(synthetic, again, W, "ridge")
     torch.testing.assert_close(in_blocks, loss, rtol=0, atol=1e-13)
