@@ -181,9 +181,9 @@ def matched_rows(
     """Rows that no exchange of one image for another of its class improves, of the shape of `rows`: a local optimum.
 
     Coordinate descent on the objective of the distillation, `linear_gradient_matching`, averaged over a few random
-    probes, with the centre crop of each image for its views. The gradient of a set is the mean of its images', each
-    the outer product of an error (C,) and a feature (D + 1,), so that all candidates for a place are scored by one
-    product of matrices.
+    probes, with the centre crop of each image for its views. The gradient of a set is the sum of its images', each the
+    outer product of an error (C,) and a feature (D + 1,), so that all images of a class are scored for all places of
+    the class by three products of matrices.
 
     Args:
         z (`torch.Tensor`): Shape (N, D), features of all real images.
@@ -193,32 +193,36 @@ def matched_rows(
         probe_std (`float`, *optional*, defaults to 0.01): Of the random probes.
         seed (`int`, *optional*, defaults to 0): Draws them.
     """
-    dtype = torch.float64 if z.device.type == "cpu" else torch.float32
-    z, candidates = z.to(dtype), indices_by_class(y, num_classes)
+    z = z.to(torch.float64 if z.device.type == "cpu" else torch.float32)
+    rows, of_each_class, places = rows.clone(), *(indices_by_class(of, num_classes) for of in (y, y[rows]))
     probes = [_Probe(z, y, num_classes, probe_std, seed, number) for number in range(_PROBES)]
-    rows = rows.clone()
     for probe in probes:
         probe.total = probe.gradient_of(rows)
     for sweep in range(_MAX_SWEEPS):
         before = rows.clone()
-        for place, row in enumerate(progress(rows.tolist(), desc=f"matching, sweep {sweep + 1}", unit="img")):
-            of_class = candidates[int(y[row])]
-            others = [probe.total - probe.gradient_of(rows[place : place + 1]) for probe in probes]
-            scores = torch.stack([probe.cosines(rest, of_class) for probe, rest in zip(probes, others, strict=True)])
-            scores = scores.mean(dim=0)
-            taken = torch.isin(of_class, torch.cat([rows[:place], rows[place + 1 :]]))
-            scores[taken] = -torch.inf
-            best = int(scores.argmax())
-            if scores[best] > scores[of_class == row][0] + 1e-9:  # else a tie could go on for ever
-                rows[place] = of_class[best]
-            for probe, rest in zip(probes, others, strict=True):
-                probe.total = rest + probe.gradient_of(rows[place : place + 1])
+        for label in progress(range(num_classes), desc=f"matching, sweep {sweep + 1}", unit="class"):
+            _exchange(rows, places[label], of_each_class[label], probes)
         if torch.equal(rows, before):
             return rows
     logger.warning(
         "Matched images still change after %d sweeps over all of them: these are not yet the best", _MAX_SWEEPS
     )
     return rows
+
+
+def _exchange(rows: torch.Tensor, places: torch.Tensor, of_class: torch.Tensor, probes: "list[_Probe]") -> None:
+    """Give each place of one class the best of its rows, one after the other."""
+    scored = [_Candidates(probe, of_class) for probe in probes]
+    least = max(1e-9, 16 * torch.finfo(probes[0].z.dtype).eps)  # what rounding gains could go on for ever
+    for place in places:
+        here = int((of_class == rows[place]).nonzero()[0, 0])
+        scores = torch.stack([candidates.cosines(here) for candidates in scored]).mean(dim=0)
+        taken = torch.isin(of_class, rows[places])
+        best = int(scores.masked_fill(taken, -torch.inf).argmax())
+        if scores[best] > scores[here] + least and not taken[best]:
+            rows[place] = of_class[best]
+            for candidates in scored:
+                candidates.exchange(here, best)
 
 
 class _Probe:
@@ -233,7 +237,7 @@ class _Probe:
         number (`int`): Which one it is.
     """
 
-    total: torch.Tensor
+    total: torch.Tensor  # the gradient of the set, (C, D + 1)
 
     def __init__(self, z: torch.Tensor, y: torch.Tensor, num_classes: int, std: float, seed: int, number: int) -> None:
         generator = seeded_generator(seed, "matched probe", number)
@@ -253,10 +257,39 @@ class _Probe:
         errors, features = self.factors(rows)
         return errors.T @ features
 
-    def cosines(self, rest: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-        """Cosine with the real gradient of `rest` (C, D + 1) and one candidate each, of shape (len(candidates),)."""
-        errors, features = self.factors(candidates)
-        along = (self.target * rest).sum() + ((features @ self.target.T) * errors).sum(dim=1)
-        own = errors.square().sum(dim=1) * features.square().sum(dim=1)
-        length = rest.square().sum() + 2 * ((features @ rest.T) * errors).sum(dim=1) + own
-        return along / length.clamp(min=1e-30).sqrt()
+
+class _Candidates:
+    """The images of one class, as gradients of one probe, and their products with what they are compared with.
+
+    Args:
+        probe ([`_Probe`]): Its `total` is kept true.
+        rows (`torch.Tensor`): Shape (n,).
+    """
+
+    def __init__(self, probe: _Probe, rows: torch.Tensor) -> None:
+        self.probe = probe
+        self.errors, self.features = probe.factors(rows)
+        self.own = self.errors.square().sum(dim=1) * self.features.square().sum(dim=1)
+        self.with_target, self.with_total = self._products(probe.target), self._products(probe.total)
+
+    def cosines(self, here: int) -> torch.Tensor:
+        """Cosine of the set's gradient with the real one, for each candidate in the place of the one here: (n,)."""
+        target, total = self.probe.target, self.probe.total
+        along = (target * total).sum() - self.with_target[here] + self.with_target
+        rest = total.square().sum() - 2 * self.with_total[here] + self.own[here]
+        squared = rest + 2 * (self.with_total - self._with(here)) + self.own
+        return along / squared.clamp(min=1e-30).sqrt()
+
+    def exchange(self, old: int, new: int) -> None:
+        """Put one candidate in the place of another."""
+        gained, lost = (torch.outer(self.errors[each], self.features[each]) for each in (new, old))
+        self.probe.total = self.probe.total + gained - lost
+        self.with_total = self.with_total + self._with(new) - self._with(old)
+
+    def _with(self, number: int) -> torch.Tensor:
+        """Products of all with one of them, of shape (n,)."""
+        return (self.features @ self.features[number]) * (self.errors @ self.errors[number])
+
+    def _products(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Products of all with a gradient (C, D + 1), of shape (n,)."""
+        return ((self.features @ gradient.T) * self.errors).sum(dim=1)
