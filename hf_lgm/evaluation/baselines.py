@@ -193,13 +193,13 @@ def matched_rows(
         probe_std (`float`, *optional*, defaults to 0.01): Of the random probes.
         seed (`int`, *optional*, defaults to 0): Draws them.
     """
-    z = z.to(torch.float64 if z.device.type == "cpu" else torch.float32)
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
     rows, of_each_class, places = rows.clone(), *(indices_by_class(of, num_classes) for of in (y, y[rows]))
     probes = [_Probe(z, y, num_classes, probe_std, seed, number) for number in range(_PROBES)]
-    for probe in probes:
-        probe.total = probe.gradient_of(rows)
     for sweep in range(_MAX_SWEEPS):
         before = rows.clone()
+        for probe in probes:
+            probe.begin(rows)
         for label in progress(range(num_classes), desc=f"matching, sweep {sweep + 1}", unit="class"):
             _exchange(rows, places[label], of_each_class[label], probes)
         if torch.equal(rows, before):
@@ -226,7 +226,12 @@ def _exchange(rows: torch.Tensor, places: torch.Tensor, of_class: torch.Tensor, 
 
 
 class _Probe:
-    """One random probe: the direction of the real gradient, and each image's share of a set's gradient.
+    """One random probe: the direction of the real gradient, and the gradient of the set with each image's share in it.
+
+    Attributes:
+        total (`torch.Tensor`): Shape (C, D + 1), the gradient of the set.
+        along (`torch.Tensor`): A scalar, its product with the direction of the real gradient.
+        square (`torch.Tensor`): A scalar, its squared length.
 
     Args:
         z (`torch.Tensor`): Shape (N, D).
@@ -237,7 +242,9 @@ class _Probe:
         number (`int`): Which one it is.
     """
 
-    total: torch.Tensor  # the gradient of the set, (C, D + 1)
+    total: torch.Tensor
+    along: torch.Tensor
+    square: torch.Tensor
 
     def __init__(self, z: torch.Tensor, y: torch.Tensor, num_classes: int, std: float, seed: int, number: int) -> None:
         generator = seeded_generator(seed, "matched probe", number)
@@ -252,17 +259,18 @@ class _Probe:
         errors = (z @ self.W.T).softmax(dim=1) - F.one_hot(self.y[rows], len(self.W)).to(z)
         return errors, torch.cat([z, z.new_ones(len(z), 1)], dim=1)
 
-    def gradient_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The sum of the images' gradients, of shape (C, D + 1)."""
+    def begin(self, rows: torch.Tensor) -> None:
+        """Take these rows as the set."""
         errors, features = self.factors(rows)
-        return errors.T @ features
+        self.total = errors.T @ features
+        self.along, self.square = (self.target * self.total).sum(), self.total.square().sum()
 
 
 class _Candidates:
     """The images of one class, as gradients of one probe, and their products with what they are compared with.
 
     Args:
-        probe ([`_Probe`]): Its `total` is kept true.
+        probe ([`_Probe`]): Is told of exchanges.
         rows (`torch.Tensor`): Shape (n,).
     """
 
@@ -274,17 +282,19 @@ class _Candidates:
 
     def cosines(self, here: int) -> torch.Tensor:
         """Cosine of the set's gradient with the real one, for each candidate in the place of the one here: (n,)."""
-        target, total = self.probe.target, self.probe.total
-        along = (target * total).sum() - self.with_target[here] + self.with_target
-        rest = total.square().sum() - 2 * self.with_total[here] + self.own[here]
+        along = self.probe.along - self.with_target[here] + self.with_target
+        rest = self.probe.square - 2 * self.with_total[here] + self.own[here]
         squared = rest + 2 * (self.with_total - self._with(here)) + self.own
         return along / squared.clamp(min=1e-30).sqrt()
 
     def exchange(self, old: int, new: int) -> None:
         """Put one candidate in the place of another."""
-        gained, lost = (torch.outer(self.errors[each], self.features[each]) for each in (new, old))
-        self.probe.total = self.probe.total + gained - lost
-        self.with_total = self.with_total + self._with(new) - self._with(old)
+        probe, change = self.probe, self._with(new) - self._with(old)
+        probe.along = probe.along + self.with_target[new] - self.with_target[old]
+        probe.square = probe.square + 2 * (self.with_total[new] - self.with_total[old]) + change[new] - change[old]
+        probe.total.addr_(self.errors[new], self.features[new])
+        probe.total.addr_(self.errors[old], self.features[old], alpha=-1)
+        self.with_total = self.with_total + change
 
     def _with(self, number: int) -> torch.Tensor:
         """Products of all with one of them, of shape (n,)."""
