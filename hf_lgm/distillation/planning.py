@@ -16,13 +16,14 @@ from ..distributed import owned_range
 from .encoding import beside_chunks, encode_views, find_chunk_size
 from .objectives import LabelledFeatures, feature_gradient, uniform_weights
 from .real_features import drawn_backbones
+from .synthetic import SyntheticImages
 from .view_sizes import ViewSizes
 
 # Views that are timed; on a CPU a few say enough.
 _VIEWS = {"cpu": 20}
 _VIEWS_ELSEWHERE = 200
 
-# Images that an autoencoder draws to be timed: as many as it draws at a time.
+# Images that are drawn to be timed: as many as an autoencoder draws at a time.
 _DRAWN = 8
 
 # Synthetic features that the objective is timed with at most; it takes as much longer as there are more.
@@ -131,7 +132,7 @@ def plan(
         + _objective_seconds(backbone, args, size, num_images + num_staying)
         for each, backbone in zip(passes, backbones, strict=True)
     ]
-    drawing, autoencoder_bytes = _autoencoder_cost(args, side, owned, backbones[0].mean.device)
+    drawing, autoencoder_bytes = _drawing_cost(args, side, owned, backbones[0].mean.device)
     num_real = size.num_train + size.num_eval
     features = sum(num_real * backbone.dim * backbone.dtype.itemsize for backbone in backbones)
     layers = sum(num_real * sum(each.layer_dims) * each.dtype.itemsize for each in backbones)
@@ -229,15 +230,28 @@ def _objective_seconds(backbone: FrozenBackbone, args: LGMConfig, size: DatasetS
     return (few * max(1.0, total / _ROWS) + each * real_rows) * size.num_classes / classes
 
 
-def _autoencoder_cost(args: LGMConfig, side: int, owned: int, device: torch.device) -> tuple[float, int]:
-    """Seconds to draw an image and to send its gradient back, and the bytes of weights and of what is kept between."""
+def _drawing_cost(args: LGMConfig, side: int, owned: int, device: torch.device) -> tuple[float, int]:
+    """Seconds to draw an image, to send its gradient back and to change it; the bytes that an autoencoder takes."""
+    ids = range(min(owned, _DRAWN))
+    images: Any
     if args.vae is None:
-        return 0.0, 0
-    from .latents import LatentImages, load_autoencoder  # here, since it loads diffusers
+        sides = [side] if args.parameterization == "pixel" else None
+        images = SyntheticImages(ids, side, args.seed, sides, 1 if args.channels == 1 else 3)
+        images.set_num_levels(len(images.sides))
+        images.to(device)
+    else:
+        from .latents import LatentImages, load_autoencoder  # here, since it loads diffusers
 
-    count = min(owned, _DRAWN)
-    images: Any = LatentImages(range(count), side, args.seed, load_autoencoder(args.vae)).to(device)
-    seconds = seconds_of(lambda: images().sum().backward(), device) / count
+        images = LatentImages(ids, side, args.seed, load_autoencoder(args.vae)).to(device)
+    optimizer = torch.optim.Adam(images.levels, lr=0.0)
+
+    def step() -> None:
+        images().sum().backward()
+        optimizer.step()
+
+    seconds = seconds_of(step, device) / len(ids)
+    if args.vae is None:
+        return seconds, 0
     kept = _graph_bytes(images.autoencoder, lambda: images.autoencoder.decode(images.levels[0]))
     return seconds, kept + sum(parameter.nbytes for parameter in images.parameters())
 

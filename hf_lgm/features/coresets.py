@@ -1,5 +1,6 @@
 """Rows of real images that stand for their class: random, central, clustered, herded, neighbours."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,5 +125,9 @@ def _without_empty_ones(cluster: torch.Tensor, count: int) -> torch.Tensor:
 def _clusters(z: torch.Tensor, count: int, tries: int, seed: int) -> Any:
     """scikit-learn's k-means of features (N, D) on the CPU, the best of a few tries."""
     from sklearn.cluster import KMeans  # here, since it loads all of scikit-learn
+    from sklearn.exceptions import ConvergenceWarning
 
-    return KMeans(count, n_init=tries, random_state=seed).fit(z.numpy())
+    with warnings.catch_warnings():
+        # Of fewer distinct samples than clusters some are empty, which both callers expect.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(count, n_init=tries, random_state=seed).fit(z.numpy())

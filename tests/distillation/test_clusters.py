@@ -1,6 +1,5 @@
 """Several images of a class that stand for clusters of it."""
 
-import pytest
 import torch
 from conftest import SIDE
 
@@ -21,7 +20,6 @@ def test_clusters_are_numbered_by_class_and_are_those_of_the_data():
     assert torch.equal(class_clusters(z, y, 3, 2, seed=0), cluster)
 
 
-@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_every_cluster_has_a_sample_where_there_are_fewer_distinct_ones():
     z = torch.tensor([[0.0, 0], [0, 0], [5, 5], [1, 1], [1, 1], [1, 1]])
     cluster = class_clusters(z, torch.tensor([0, 0, 0, 1, 1, 1]), 2, 3, seed=0)
