@@ -209,14 +209,17 @@ class LGMDistiller(DistillationTrainer):
         self.learned.optimizer.zero_grad(set_to_none=True)
         self.results = []  # were those of other images
         images = self.images()
-        pixels = images.detach().requires_grad_()  # collects what each backbone wants changed
-        losses = [self._match(*each, pixels, step) for each in zip(self._drawn(step), real, strict=True)]
-        images.backward(pixels.grad)
+        gradient = torch.zeros_like(images)  # collects what each backbone wants changed
+        pairs = zip(self._drawn(step), real, strict=True)
+        losses = [self._match(number, spaces, images.detach(), gradient, step) for number, spaces in pairs]
+        images.backward(gradient)
         loss = torch.stack(losses).mean()
-        self.watch.note(loss, step, pixels.grad)
+        self.watch.note(loss, step, gradient)
         return loss
 
-    def _match(self, number: int, real: Sequence[LabelledFeatures], pixels: torch.Tensor, step: int) -> torch.Tensor:
+    def _match(
+        self, number: int, real: Sequence[LabelledFeatures], pixels: torch.Tensor, gradient: torch.Tensor, step: int
+    ) -> torch.Tensor:
         """The loss through one backbone; its gradient is added to that of the pixels."""
         learned, views, backbone = self.learned, self.args.views_per_step, self.backbones[number]
         drawn, side = len(self._drawn(step)), self.view_sizes[number].at(step, learned.is_coarse)
@@ -232,7 +235,7 @@ class LGMDistiller(DistillationTrainer):
         cluster = torch.arange(len(y), device=y.device) // views if self.args.has_clusters else None
         synthetic = LabelledFeatures(z, y, uniform_weights(y), cluster)
         loss, dz, dy = gradient_over_spaces(synthetic, real, W, self.objective)
-        encoding.backward(learned.own_views(dz) / drawn)  # (m, K, D)
+        encoding.backward(learned.own_views(dz) / drawn, gradient)  # (m, K, D)
         if dy is not None:
             learned.soft_labels.probabilities.backward(learned.own_views(dy).sum(dim=1) / drawn)
         return loss

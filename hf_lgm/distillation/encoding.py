@@ -57,7 +57,7 @@ class ChunkedEncoding:
 
     Args:
         encode (`Callable`): From pixels (m, 3, side, side) and image numbers (m,) to features (m, …).
-        pixels (`torch.Tensor`): Shape (n, 3, side, side), with a graph to what is optimised.
+        pixels (`torch.Tensor`): Shape (n, 3, side, side).
         image_ids (`torch.Tensor`): Shape (n,).
         chunk_size (`int`, *optional*): Images per chunk; all of them where not given.
     """
@@ -78,16 +78,19 @@ class ChunkedEncoding:
     z: torch.Tensor
     """The features, of shape (n, …), without graph."""
 
-    def backward(self, dz: torch.Tensor) -> None:
-        """Take a gradient on the features, of shape (n, …), through the backbone into what is optimised."""
-        gradient = torch.zeros_like(self._pixels)
+    def backward(self, dz: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Take a gradient on the features, of shape (n, …), through the backbone, and add it to that of the pixels.
+
+        Args:
+            dz (`torch.Tensor`): Shape (n, …), as `z` is.
+            gradient (`torch.Tensor`): Shape (n, 3, side, side), to add to: one for all backbones, and no copy of it.
+        """
         encoded = self.__dict__.pop("_last")  # its graph goes before there is another
         for chunk in reversed(self._chunks):
             pixels, features = encoded or self._encoded(chunk)
             if len(pixels):  # a process may own no image
-                (gradient[chunk],) = torch.autograd.grad(features, pixels, dz[chunk])
+                gradient[chunk] += torch.autograd.grad(features, pixels, dz[chunk])[0]
             encoded, features = None, features.detach()
-        self._pixels.backward(gradient)
 
     def _encoded(self, chunk: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """A chunk's pixels, with a gradient of their own (a slice's would be as large as all), and features."""
@@ -162,8 +165,8 @@ def find_chunk_size(encode: EncodeChunk, image: torch.Tensor, count: int) -> int
 def beside_chunks(count: int, image: torch.Tensor) -> int:
     """Bytes that so many images need besides being encoded, in float32.
 
-    Of each pixel itself, its gradient and a copy of that; of the parameters, 4/3 as many over all levels of a pyramid,
-    the values, their gradient and Adam's two moments.
+    Of each pixel itself, its gradient and what comes between it and the levels; of the parameters, 4/3 as many over
+    all levels of a pyramid, the values, their gradient and Adam's two moments.
     """
     return int(count * image.numel() * 4 * (3 + 4 * 4 / 3))
 

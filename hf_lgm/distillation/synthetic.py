@@ -113,7 +113,8 @@ class SyntheticImages(nn.Module):
     def forward(self) -> torch.Tensor:
         """The images, of shape (n, 3, size, size) with values in [0, 1]."""
         total = functools.reduce(torch.add, (_upsample(level, self.size) for level in self.levels))
-        return torch.sigmoid(2 * torch.einsum("ij,njhw->nihw", self.colour.to(total.dtype), total))
+        colour = 2 * self.colour.to(total.dtype)  # twice the few, not twice all pixels: the same bits
+        return torch.sigmoid(torch.einsum("ij,njhw->nihw", colour, total))
 
     def _noise(self, level: int) -> torch.Tensor:
         side = self.sides[level]

@@ -31,10 +31,13 @@ class LossWatch:
 
     def note(self, loss: torch.Tensor, step: int, gradient: torch.Tensor) -> None:
         """Look at one step's loss, a scalar, and at its gradient on the images of this process."""
-        is_bad = ~(loss.isfinite() & gradient.isfinite().all())
-        self._bad_step = torch.where((self._bad_step < 0) & is_bad, step, self._bad_step)
+        is_bad = ~loss.isfinite()
         if gradient.numel():  # a process may have no image
-            self._zero_step = torch.where((self._zero_step < 0) & ~gradient.any(), step, self._zero_step)
+            low, high = gradient.aminmax()  # no number where one is none; takes no memory, as all images do
+            is_bad = is_bad | ~(low.isfinite() & high.isfinite())
+            is_zero = (low == 0) & (high == 0)
+            self._zero_step = torch.where((self._zero_step < 0) & is_zero, step, self._zero_step)
+        self._bad_step = torch.where((self._bad_step < 0) & is_bad, step, self._bad_step)
         self._first = torch.where(self._first.isnan(), loss, self._first)
         self._has_moved = self._has_moved | ((loss - self._first).abs() > _SAME * self._first.abs())
         self._steps += 1

@@ -9,6 +9,13 @@ from hf_lgm.distillation.synthetic import SyntheticImages
 from hf_lgm.settings import ViewSettings
 
 
+def backward(encoding, pixels, dz):
+    """Through the backbone to the pixels, and from there to what they are made of."""
+    gradient = torch.zeros_like(pixels)
+    encoding.backward(dz, gradient)
+    pixels.backward(gradient)
+
+
 @pytest.fixture
 def double_backbone():
     return FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE)).double()
@@ -22,8 +29,9 @@ def encoded(backbone, chunk_size):
             0, (len(pixels), 3)
         )
 
-    encoding = ChunkedEncoding(encode, images(), torch.arange(7), chunk_size)
-    encoding.backward(torch.sin(encoding.z))
+    pixels = images()
+    encoding = ChunkedEncoding(encode, pixels, torch.arange(7), chunk_size)
+    backward(encoding, pixels, torch.sin(encoding.z))
     return encoding.z, images.levels[0].grad
 
 
@@ -43,20 +51,22 @@ def test_of_many_chunks_the_last_keeps_its_graph():
         calls.append(torch.is_grad_enabled())
         return pixels.sum(dim=(1, 2, 3))
 
-    pixels = torch.rand(4, 3, SIDE, SIDE, requires_grad=True)
-    encoding = ChunkedEncoding(encode, pixels * 1, torch.arange(4), chunk_size=2)
+    pixels = torch.rand(4, 3, SIDE, SIDE)
+    encoding = ChunkedEncoding(encode, pixels, torch.arange(4), chunk_size=2)
     assert calls == [False, True]
-    encoding.backward(torch.ones(4))
+    gradient = torch.ones_like(pixels)  # of another backbone, which stays
+    encoding.backward(torch.ones(4), gradient)
     assert calls == [False, True, True]
-    torch.testing.assert_close(pixels.grad, torch.ones_like(pixels))
+    torch.testing.assert_close(gradient, torch.full_like(pixels, 2))
 
 
 def test_no_images_is_no_error():
     """With more processes than images, some own none; Adam still wants a gradient of their shape."""
     images = SyntheticImages([], SIDE, seed=0)
     images.set_num_levels(3)
-    encoding = ChunkedEncoding(lambda pixels, ids: pixels.new_zeros(0, 2, 5), images(), torch.arange(0))
-    encoding.backward(torch.zeros(0, 2, 5))
+    pixels = images()
+    encoding = ChunkedEncoding(lambda pixels, ids: pixels.new_zeros(0, 2, 5), pixels, torch.arange(0))
+    backward(encoding, pixels, torch.zeros(0, 2, 5))
     assert [tuple(level.grad.shape) for level in images.levels] == [(0, 3, 1, 1), (0, 3, 2, 2), (0, 3, 4, 4)]
 
 
@@ -65,8 +75,9 @@ def test_chunks_in_bf16_differ_by_rounding(chunk_size):
     """Sums in another order: bf16 keeps 8 bits, and a gradient is a sum of many."""
     backbone = FrozenBackbone(make_vit(), Preprocessing(image_size=SIDE)).cast(torch.bfloat16)
     images = [SyntheticImages(range(7), SIDE, seed=0) for _ in range(2)]
-    for pixels, size in zip(images, (None, chunk_size), strict=True):
-        encoding = ChunkedEncoding(lambda chunk, ids: backbone(chunk), pixels(), torch.arange(7), size)
-        encoding.backward(torch.sin(encoding.z))
-    one, many = (pixels.levels[0].grad for pixels in images)
+    for each, size in zip(images, (None, chunk_size), strict=True):
+        pixels = each()
+        encoding = ChunkedEncoding(lambda chunk, ids: backbone(chunk), pixels, torch.arange(7), size)
+        backward(encoding, pixels, torch.sin(encoding.z))
+    one, many = (each.levels[0].grad for each in images)
     assert (many - one).norm() < 2**-7 * one.norm()

@@ -90,9 +90,11 @@ def test_closed_form_equals_double_backward_through_views_and_pyramid():
     expected = [level.grad.clone() for level in images.levels]
     images.zero_grad()
 
-    encoding = ChunkedEncoding(lambda *chunk: encode(*chunk).unflatten(0, (-1, VIEWS)), images(), torch.arange(C))
+    pixels = images()
+    encoding = ChunkedEncoding(lambda *chunk: encode(*chunk).unflatten(0, (-1, VIEWS)), pixels, torch.arange(C))
     loss, dz, _ = feature_gradient(LabelledFeatures(encoding.z.flatten(0, 1), y, uniform_weights(y)), real, W)
-    encoding.backward(dz.unflatten(0, (C, VIEWS)))
+    encoding.backward(dz.unflatten(0, (C, VIEWS)), wanted := torch.zeros_like(pixels))
+    pixels.backward(wanted)
     assert abs(loss - oracle.detach()) < 1e-12
     for level, gradient in zip(images.levels, expected, strict=True):
         assert gradient.abs().max() > 1e-9
