@@ -45,10 +45,15 @@ class LabelledFeatures:
     weight: torch.Tensor
     cluster: torch.Tensor | None = None
 
-    @functools.cached_property
+    @property
     def by_cluster(self) -> "LabelledFeatures":
         """The same with clusters in place of classes, where there are any."""
-        return self if self.cluster is None else LabelledFeatures(self.z, self.cluster, self.weight)
+        return self if self.cluster is None else self._by_cluster  # one that held itself would outlive its step
+
+    @functools.cached_property
+    def _by_cluster(self) -> "LabelledFeatures":
+        assert self.cluster is not None
+        return LabelledFeatures(self.z, self.cluster, self.weight)
 
     def blocks(self, like: torch.Tensor, width: int) -> Iterator["LabelledFeatures"]:
         """The samples a few at a time, as many as make a block of numbers of that width, where and as `like` is."""
@@ -97,12 +102,14 @@ class LabelledFeatures:
     def precision(self) -> torch.Tensor:
         """Inverse of the covariance within classes, shrunk, of shape (D, D). Needs hard labels, of all classes."""
         num_classes, dim, like = int(self.y.max()) + 1, self.z.shape[1], self._of_sums
+        # Around their mean: of features that lie far from zero the difference of squares would be rounding.
+        mean = torch.stack([block.weight @ block.z for block in self.blocks(like, dim)]).sum(dim=0)
         share, total, second = like.new_zeros(num_classes), like.new_zeros(num_classes, dim), like.new_zeros(dim, dim)
         for block in self.blocks(like, max(num_classes, dim)):
-            weighted = block.targets(num_classes) * block.weight[:, None]
+            weighted, z = block.targets(num_classes) * block.weight[:, None], block.z - mean
             share += weighted.sum(dim=0)
-            total += weighted.T @ block.z
-            second += block.z.T @ (block.z * block.weight[:, None])
+            total += weighted.T @ z
+            second += z.T @ (z * block.weight[:, None])
         within = second - total.T @ (total / share[:, None])
         floor = 1e-4 * second.diagonal().mean()  # of one image per class rounding leaves noise alone
         variance = within.diagonal().mean().clamp(min=floor)

@@ -1,3 +1,7 @@
+import gc
+import weakref
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,6 +74,21 @@ def test_an_objective_may_ask_for_the_gradient_twice():
         torch.autograd.grad(probe_gradient(learned, random_probe()).square().sum(), learned.z)[0] for _ in range(2)
     )
     assert torch.equal(first, second) and first.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("cluster", [None, torch.arange(6)], ids=["classes", "clusters"])
+def test_features_of_a_step_go_with_it(cluster):
+    """At once: what waits for the garbage collector takes a device's memory."""
+    features, W = replace(random_features(6, seed=3), cluster=cluster), torch.zeros(6, D).double()
+    probe_gradient(features.by_cluster, W)
+    assert features.by_cluster is features.by_cluster
+    alive = weakref.ref(features)
+    gc.disable()
+    try:
+        del features
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_closed_form_equals_double_backward_through_views_and_pyramid():
@@ -224,6 +243,13 @@ def test_invariances_of_the_ridge_objective():
     larger = [LabelledFeatures(1000 * f.z, f.y, f.weight) for f in (synthetic, real)]
     torch.testing.assert_close(ridge_and_natural_gradient(*larger, W), loss)
     torch.testing.assert_close(ridge_and_natural_gradient(synthetic, real, 7 * W), loss)
+
+
+def test_features_far_from_zero_are_told_apart_in_float32():
+    """Some models have features whose mean is a thousand times what they differ by: what they differ by is the same."""
+    near = class_features(300, seed=5)
+    far = LabelledFeatures((near.z + 1000).float(), near.y, near.weight.float())
+    assert (far.precision - near.precision).norm() < 1e-3 * near.precision.norm()
 
 
 def test_real_features_of_the_ridge_objective_in_blocks_are_the_same(monkeypatch):
