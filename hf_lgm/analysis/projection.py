@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..features.coresets import class_means
+from ..features.coresets import class_means, distances
 from ..randomness import seeded_generator
 from ..settings import Projection
 
@@ -126,7 +126,7 @@ def _distances(
     """Whether the own class mean is the nearest, and how far it is; NaN for a class without real images."""
     num_classes = int(torch.cat([y, y_set]).max()) + 1
     means = class_means(z, y, num_classes)
-    away = torch.cdist(z_set, means)
+    away = distances(z_set, means)
     own = away[torch.arange(len(z_set)), y_set]
     spread = z.new_zeros(num_classes).index_add_(0, y, (z - means[y]).norm(dim=1)) / torch.bincount(
         y, minlength=num_classes

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.labelled_images import indices_by_class
-from ..features.coresets import class_means
+from ..features.coresets import class_means, distances
 from ..randomness import seeded_generator
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
@@ -39,7 +39,7 @@ _TINY = torch.finfo(torch.float32).tiny
 def nearest_class_mean(z: torch.Tensor, y: torch.Tensor, num_classes: int) -> Logits:
     """The class whose mean real feature is nearest: what matching class means can reach at best."""
     means = class_means(z, y, num_classes)
-    return lambda queries: -torch.cdist(queries, means)
+    return lambda queries: -distances(queries, means)
 
 
 def nearest_neighbours(

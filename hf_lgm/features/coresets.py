@@ -37,7 +37,7 @@ def kmeans_rows(
     rows = []
     for of_class in progress(indices_by_class(labels, num_classes), desc="k-means", unit="class"):
         centres = torch.from_numpy(_clusters(z[of_class], images_per_class, 10, seed).cluster_centers_).to(z)
-        rows.append(of_class[_distinct_nearest(torch.cdist(centres, z[of_class]))])
+        rows.append(of_class[_distinct_nearest(distances(centres, z[of_class]))])
     return torch.cat(rows)
 
 
@@ -71,6 +71,15 @@ def neighbor_rows(
         similarity = F.normalize(z_set[set_labels == label], dim=1) @ F.normalize(z[of_class], dim=1).T
         rows[set_labels == label] = of_class[_distinct_nearest(-similarity)]
     return rows
+
+
+def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Lengths of the differences between rows of (N, D) and (M, D), of shape (N, M); where a row is NaN, NaN.
+
+    Around a mean: of many rows `torch.cdist` takes the difference of squares, which far from zero is rounding.
+    """
+    centre = b.nanmean(dim=0)
+    return torch.cdist(a - centre, b - centre)
 
 
 def _distinct_nearest(distances: torch.Tensor) -> torch.Tensor:

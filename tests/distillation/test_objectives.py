@@ -246,7 +246,7 @@ def test_invariances_of_the_ridge_objective():
 
 
 def test_features_far_from_zero_are_told_apart_in_float32():
-    """Some models have features whose mean is a thousand times what they differ by: what they differ by is the same."""
+    """The mean of features may be a thousand times what they differ by, which is what the objective is about."""
     near = class_features(300, seed=5)
     far = LabelledFeatures((near.z + 1000).float(), near.y, near.weight.float())
     assert (far.precision - near.precision).norm() < 1e-3 * near.precision.norm()

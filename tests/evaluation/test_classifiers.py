@@ -48,6 +48,13 @@ def test_nearest_class_mean_is_nearest_centroid(blobs):
     torch.testing.assert_close(class_means(z, y, CLASSES)[3], z[y == 3].mean(dim=0))
 
 
+def test_nearest_class_mean_of_features_far_from_zero(blobs):
+    """The mean of features may be a thousand times what they differ by."""
+    z, y, other = blobs[0] + 3000, blobs[1], blobs[2] + 3000
+    expected = NearestCentroid().fit(z.double(), y).predict(other.double())
+    assert nearest_class_mean(z, y, CLASSES)(other).argmax(dim=1).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("k", [1, 20, 10_000])
 def test_nearest_neighbours_vote_as_in_scikit_learn(blobs, k):
     z, y, other = blobs
