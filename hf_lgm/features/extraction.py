@@ -61,8 +61,8 @@ class FeatureExtractor:
     Args:
         accelerator (`accelerate.Accelerator`, *optional*): Says which process this is, and on which device.
         batch_size (`int`, *optional*, defaults to 64): Images per forward pass.
-        num_workers (`int`, *optional*, defaults to 0): Processes that decode images; -1 for as many as there are
-            cores, where a GPU does the rest.
+        num_workers (`int`, *optional*, defaults to 0): Processes that decode images; 0 for threads of this one, -1 for
+            as many as there are cores, where a GPU does the rest.
         cache_dir (`str` or `Path`, *optional*): Another place for the cache.
         shard_rows (`int`, *optional*, defaults to 1024): Images per shard: an interrupted extraction loses at most as
             many.

@@ -1,4 +1,5 @@
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -47,6 +48,22 @@ def test_the_first_error_in_their_order_is_raised(threads):
 def test_of_one_thread_or_one_item_no_thread_is_started(threads, count, items):
     threads(count)
     assert set(in_threads(lambda item: threading.current_thread(), items)) <= {threading.current_thread()}
+
+
+def test_no_more_images_than_eight_are_held_at_a_time(threads):
+    threads(64)
+    running, most, lock = [], [], threading.Lock()
+
+    def read(item):
+        with lock:
+            running.append(item)
+            most.append(len(running))
+        time.sleep(0.01)
+        with lock:
+            running.remove(item)
+
+    in_threads(read, range(64))
+    assert 1 < max(most) <= 8
 
 
 @pytest.mark.parametrize("decode", ["exact", "fast"])
