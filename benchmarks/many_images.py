@@ -21,7 +21,7 @@ from speed import Meter, show
 from hf_lgm.cli.parsing import parse_arguments, prepare_torch, run_command
 from hf_lgm.distillation.objectives import LabelledFeatures, balanced_weights, feature_gradient, uniform_weights
 from hf_lgm.evaluation import classifiers
-from hf_lgm.evaluation.baselines import matched_rows
+from hf_lgm.evaluation.matched import matched_rows
 from hf_lgm.features.coresets import centroid_rows, herding_rows, kmeans_rows
 
 VIEWS = 10

@@ -168,7 +168,7 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as stop:
         terminal.say(f"\nstopped: {str(stop) or 'nothing more was saved.'}", sys.stderr)
         sys.exit(130)
-    except Exception as found:
+    except Exception as found:  # a sentence of what can be mended, of any kind; the rest is raised again
         error = _named(found)
         if os.environ.get("HF_LGM_TRACEBACK") or not _is_mendable(error):
             raise
@@ -209,7 +209,7 @@ def _named(error: Exception) -> Exception:
     try:
         with saying_who_is_missing():
             raise error
-    except Exception as named:
+    except Exception as named:  # the same one, or one that says which process is missing
         return named
 
 

@@ -138,7 +138,7 @@ def _loaded(data: bytes, max_pixels: int, needed: int | None) -> tuple[Image.Ima
         return _decoded(data, max_pixels, needed), None
     except (UnreadableImage, Image.DecompressionBombError):
         raise
-    except Exception:
+    except Exception:  # broken metadata make Pillow raise anything; the pixels may be whole
         bare, exif = _without_metadata(data)
         if len(bare) == len(data):
             raise

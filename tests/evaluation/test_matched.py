@@ -11,8 +11,8 @@ from hf_lgm.distillation.objectives import (
     linear_gradient_matching,
     uniform_weights,
 )
-from hf_lgm.evaluation import baselines as matched
-from hf_lgm.evaluation.baselines import matched_rows
+from hf_lgm.evaluation import matched
+from hf_lgm.evaluation.matched import matched_rows
 from hf_lgm.features.coresets import centroid_rows
 from hf_lgm.randomness import seeded_generator
 
